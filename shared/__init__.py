@@ -1,0 +1,1 @@
+"""What every daemon stands on: config, errors, runtime, journal, wire models, clients."""

@@ -1,0 +1,3 @@
+"""The version that every daemon reports."""
+
+VERSION = "0.1.0"

@@ -1,0 +1,1 @@
+"""Request and response models: the contract of each daemon. Imports pydantic only."""

@@ -1,0 +1,137 @@
+"""catalogd: datasets as Iceberg tables."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from shared.wire.base import Request, Response, WithSchema
+
+# Names that every engine takes unquoted in lower case, short enough for any file system.
+DATASET_NAME = r"^[a-z][a-z0-9_]{0,62}$"
+Mode = Literal["append", "replace"]
+
+
+class Rejects(Response):
+    """Rows kept out of the table: how many, and the object that holds them (none if 0)."""
+
+    count: int = 0
+    object: str | None = None
+
+
+class IngestRecord(Request):
+    """What one ingest did; kept with its id so that a retry gets the same answer."""
+
+    rows_in: int = Field(ge=0)
+    rows_out: int = Field(ge=0)
+    rejects: Rejects = Rejects()
+    source_bytes: int = Field(default=0, ge=0)
+    source_sha256: str = ""
+    warnings: list[str] = []
+
+
+class RegisterRequest(Request):
+    """Makes Parquet objects that storaged holds part of a dataset.
+
+    `ingest_id` names the write: the same id again changes nothing. Without it the id is
+    derived from the dataset, the mode and the objects' keys and etags. `evolve` lets the
+    table's schema grow (new columns, lossless widening) instead of answering 409.
+    """
+
+    name: str = Field(pattern=DATASET_NAME)
+    objects: list[str] = Field(max_length=100_000)
+    mode: Mode = "append"
+    ingest_id: str | None = Field(default=None, min_length=1, max_length=200)
+    evolve: bool = False
+    record: IngestRecord | None = None
+
+
+class RegisterResponse(WithSchema):
+    """`status`: created (201), updated or unchanged (200)."""
+
+    dataset: str
+    uuid: str
+    snapshot_id: str
+    fingerprint: str
+    status: Literal["created", "updated", "unchanged"]
+    record: IngestRecord | None = None
+
+
+class Identity(Response):
+    """The folder name of a dataset under `datasets/`, fixed until it is deleted."""
+
+    dataset: str
+    uuid: str
+
+
+class IngestFound(WithSchema):
+    """An ingest that is already part of a dataset."""
+
+    dataset: str
+    ingest_id: str
+    snapshot_id: str
+    record: IngestRecord | None = None
+
+
+class DataFile(Response):
+    """One Parquet file of a snapshot."""
+
+    uri: str
+    size: int
+    rows: int
+
+
+class Dataset(WithSchema):
+    """A dataset as its current snapshot shows it."""
+
+    name: str
+    uuid: str
+    snapshot_id: str
+    fingerprint: str
+    rows: int
+    bytes: int
+    files: int
+    updated_at: str
+    properties: dict[str, str] = {}
+
+
+class DatasetList(Response):
+    """All datasets by name."""
+
+    datasets: list[Dataset]
+
+
+class Files(WithSchema):
+    """The files that make up one snapshot, with the schema they are read by."""
+
+    dataset: str
+    uuid: str
+    snapshot_id: str
+    files: list[DataFile]
+
+
+class Snapshot(Response):
+    """One retained version of a dataset. `time` is RFC 3339 in UTC."""
+
+    snapshot_id: str
+    parent_id: str | None
+    time: str
+    operation: str
+    rows: int
+    summary: dict[str, Any] = {}
+
+
+class Snapshots(Response):
+    """Retained versions, oldest first."""
+
+    dataset: str
+    snapshots: list[Snapshot]
+
+
+class DatasetDeleted(Response):
+    """Answer to DELETE of a dataset."""
+
+    dataset: str
+    uuid: str
+    deleted: bool = True
