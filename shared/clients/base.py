@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import httpx
 from httpx_aiohttp import AiohttpTransport
 
@@ -24,6 +25,10 @@ from shared.keepalive import IDLE_CONNECTION_S
 CONNECT_S = 5.0
 # Between two pieces of an answer when the request has no deadline of its own. Seconds.
 READ_S = 60.0
+
+# The transport translates most of aiohttp's errors into httpx's, but not all.
+TransportError = httpx.HTTPError | aiohttp.ClientError
+TRANSPORT_ERRORS = (httpx.HTTPError, aiohttp.ClientError)
 
 
 class ServiceClient:
@@ -43,9 +48,10 @@ class ServiceClient:
     ) -> None:
         self.service = service
         self._token = config.token
+        address = config.daemon(service).address
         self._client = httpx.AsyncClient(
-            base_url=config.daemon(service).address,
-            transport=(transports or {}).get(service) or _make_transport(),
+            base_url=address,
+            transport=(transports or {}).get(service) or _make_transport(address),
             timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
             trust_env=False,
         )
@@ -73,7 +79,7 @@ class ServiceClient:
         ) as response:
             try:
                 await response.aread()
-            except httpx.HTTPError as error:
+            except TRANSPORT_ERRORS as error:
                 raise self._broken(error) from error
             return response
 
@@ -101,7 +107,7 @@ class ServiceClient:
         )
         try:
             response = await self._client.send(request, stream=True)
-        except httpx.HTTPError as error:
+        except TRANSPORT_ERRORS as error:
             raise self._broken(error) from error
         try:
             if response.status_code >= 400:
@@ -136,17 +142,21 @@ class ServiceClient:
         try:
             await response.aread()
             body: object = response.json()
-        except (httpx.HTTPError, ValueError):
+        except (*TRANSPORT_ERRORS, ValueError):
             body = None
         return from_response(self.service, response.status_code, body)
 
-    def _broken(self, error: httpx.HTTPError) -> Exception:
-        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+    def _broken(self, error: TransportError) -> Exception:
+        # The transport gives a connection lost in use the same class as one never made;
+        # aiohttp's own error behind it tells them apart.
+        never_made = isinstance(error.__cause__, aiohttp.ClientConnectorError)
+        if never_made or (error.__cause__ is None and isinstance(error, httpx.ConnectError)):
             return Unavailable(
                 f"{self.service} cannot be reached. Is it running? scripts/fleet.py status tells.",
                 details={"peer": self.service},
             )
-        if isinstance(error, httpx.TimeoutException):
+        silent = isinstance(error.__cause__, aiohttp.ServerTimeoutError)
+        if silent or (error.__cause__ is None and isinstance(error, httpx.TimeoutException)):
             return Timeout(
                 f"{self.service} did not answer in time.", details={"peer": self.service}
             )
@@ -156,8 +166,9 @@ class ServiceClient:
         )
 
 
-def _make_transport() -> httpx.AsyncBaseTransport:
+def _make_transport(address: str) -> httpx.AsyncBaseTransport:
     limits = httpx.Limits(
         max_connections=256, max_keepalive_connections=64, keepalive_expiry=IDLE_CONNECTION_S
     )
-    return AiohttpTransport(limits=limits)
+    # Loading the CA certificates costs megabytes in every daemon; plain http needs none.
+    return AiohttpTransport(verify=address.startswith("https://"), limits=limits)
