@@ -51,11 +51,14 @@ class StoryError(Exception):
 def step(title: str) -> Generator[list[str]]:
     """Shows a step while it runs, and its time and outcome when it is done."""
     outcome: list[str] = []
-    print(f"  … {title}", end="", flush=True)
+    live = sys.stdout.isatty()
+    if live:
+        print(f"  … {title}", end="", flush=True)
     begun = time.monotonic()
     yield outcome
     seconds = time.monotonic() - begun
-    print(f"\r  ✓ {title}: {' '.join(outcome)} ({seconds:.1f} s)".ljust(78), flush=True)
+    line = f"  ✓ {title}: {' '.join(outcome)} ({seconds:.1f} s)"
+    print(f"\r{line.ljust(78)}" if live else line, flush=True)
 
 
 def main() -> int:

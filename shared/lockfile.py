@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -41,9 +42,11 @@ class DirectoryLock:
                 "Stop that process, or give this one another data_dir.",
                 details={"holder_pid": holder},
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode("ascii"), 0)
         self._fd = fd
+        with contextlib.suppress(OSError):
+            # A courtesy to whoever is refused; on a full disk the lock holds without it.
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode("ascii"), 0)
         return self
 
     def release(self) -> None:
