@@ -4,6 +4,11 @@ Pure ASGI (a `BaseHTTPMiddleware` is slow and breaks cancellation). In order: re
 raw-HTTP guards, token, deadline, a place among the requests under way, a counted body, the
 handler; then the error envelope, the figures and the access log. A client that goes away
 cancels its handler, so work nobody waits for ends.
+
+Every request of every daemon passes here, so nothing is made per request that one thing
+can do for all: a single ticking timer looks after the deadlines, and the server tells of a
+client's leaving by a call (`shared.http1`). Only on a foreign ASGI server does a request
+that lasts get a task that watches for it.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -21,6 +26,7 @@ from shared.auth import Gatekeeper
 from shared.config import Config, DaemonSection
 from shared.errors import Internal, Invalid, LakehouseError, Timeout, TooLarge
 from shared.guard import Guard
+from shared.http1 import SERVED, Served
 from shared.logs import AccessLog
 from shared.metrics import Metrics
 from shared.slots import Slots
@@ -38,9 +44,10 @@ logger = logging.getLogger("lakehouse.edge")
 UNQUEUED = frozenset({"/health", "/ready", "/metrics"})
 # Alive is told to anyone; it carries no detail.
 OPEN = frozenset({"/health"})
-# A watcher task per request would cost more than most handlers, so only a request that
-# lasts this long gets one. Seconds; well under the 250 ms in which a cancel is promised.
-WATCH_AFTER_S = 0.05
+# How often requests under way are looked at: the precision of deadlines, and how long a
+# request lasts before it gets a watcher where it needs one. Seconds; well under the 250 ms
+# in which a cancel is promised.
+TICK_S = 0.05
 # What the access log shows for a request whose client left (nginx's number).
 CLIENT_GONE = 499
 
@@ -83,6 +90,8 @@ class Edge:
         self.guard = Guard(config.http.max_header_bytes, [*config.http.allowed_hosts, section.host])
         self.gatekeeper = Gatekeeper(config.token, config.auth.allow_ips)
         self.slots = Slots(section.max_concurrency, section.max_queue)
+        self.under_way: set[Exchange] = set()
+        self._ticking_on: asyncio.AbstractEventLoop | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -91,18 +100,39 @@ class Edge:
             await send({"type": "websocket.close", "code": 1000})
         else:
             await self.app(scope, receive, send)
+            self.access_log.flush()  # the lifespan ended, and with it the daemon
+
+    def enter(self, exchange: Exchange) -> None:
+        """Has the exchange looked at every `TICK_S` until it is taken out of `under_way`."""
+        self.under_way.add(exchange)
+        loop = asyncio.get_running_loop()
+        if self._ticking_on is not loop:
+            self._ticking_on = loop
+            loop.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        if not self.under_way or self._ticking_on is None:
+            self._ticking_on = None
+            return
+        self._ticking_on.call_later(TICK_S, self._tick)
+        now = time.monotonic()
+        for exchange in tuple(self.under_way):
+            exchange.look(now)
 
 
 class Exchange:
     """One request and its response."""
 
     __slots__ = (
+        "begun",
         "body_done",
-        "buffered",
+        "body_read",
         "cap",
         "edge",
+        "expired",
         "gone",
         "headers",
+        "limit_s",
         "path",
         "peer",
         "received",
@@ -113,7 +143,7 @@ class Exchange:
         "started",
         "status",
         "task",
-        "timer",
+        "told",
         "upstream_receive",
         "upstream_send",
         "watcher",
@@ -135,18 +165,20 @@ class Exchange:
         self.sent = 0
         self.started = False
         self.response_done = False
-        self.body_done = False
+        self.body_done = False  # nothing more of it will come
+        self.body_read = False  # and the handler has all of it
         self.gone = False
-        self.buffered: Message | None = None
+        self.expired = False
+        self.told = False  # the server calls when the client leaves
+        self.begun = time.monotonic()
+        self.limit_s = edge.section.request_timeout_s
         self.task: asyncio.Task[Any] | None = None
-        self.timer: asyncio.TimerHandle | None = None
         self.watcher: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Serves the request to its end; only a server that is stopping raises out of it."""
         edge = self.edge
-        begun = time.perf_counter()
-        edge.metrics.in_flight.inc()
+        edge.metrics.in_flight += 1
         failure: LakehouseError | None = None
         id_token = None
         try:
@@ -164,19 +196,23 @@ class Exchange:
                 )
             self._check_declared_length()
             if self.path in UNQUEUED:
-                await self._call()
+                await edge.app(self.scope, self._receive, self._send)
             else:
                 await self._call_in_turn()
+            if not self.response_done and not self.gone:
+                unfinished = Internal("The handler ended without a complete response.")
+                failure = self._too_late() if self.expired else unfinished
         except asyncio.CancelledError:
-            if not self.gone:
+            if self.expired:
+                failure = self._too_late()
+            elif not self.gone:
                 raise
-            self.status = CLIENT_GONE
         except LakehouseError as error:
-            failure = error
+            failure = self._too_late() if self.expired else error
         except Exception as error:
-            if self.gone:
-                self.status = CLIENT_GONE
-            else:
+            if self.expired:
+                failure = self._too_late()
+            elif not self.gone:
                 logger.error(
                     "Unhandled error in %s %s", self.scope["method"], self.path, exc_info=error
                 )
@@ -185,14 +221,14 @@ class Exchange:
                     "Its log has the details under this request id."
                 )
         finally:
-            if self.timer is not None:
-                self.timer.cancel()
             if self.watcher is not None:
                 self.watcher.cancel()
-            if failure is not None and not self.gone:
+            if self.gone and not self.response_done:
+                self.status = CLIENT_GONE
+            elif failure is not None:
                 await self._fail(failure)
-            edge.metrics.in_flight.dec()
-            self._account(time.perf_counter() - begun)
+            edge.metrics.in_flight -= 1
+            self._account(time.monotonic() - self.begun)
             if id_token is not None:
                 context.request_id.reset(id_token)
 
@@ -209,46 +245,59 @@ class Exchange:
             self.body_done = int(declared) == 0
 
     async def _call_in_turn(self) -> None:
-        slots = self.edge.slots
-        limit_s = self.edge.section.request_timeout_s
-        asked = context.parse_deadline_ms(self.headers.get(b"x-deadline-ms"))
-        if asked is not None:
-            limit_s = min(limit_s, asked / 1000)
-        loop = asyncio.get_running_loop()
+        edge = self.edge
+        asked_ms = self.headers.get(b"x-deadline-ms")
+        if asked_ms is not None:
+            asked = context.parse_deadline_ms(asked_ms)
+            if asked is not None:
+                self.limit_s = min(self.limit_s, asked / 1000)
         self.task = asyncio.current_task()
-        self.timer = loop.call_later(WATCH_AFTER_S, self._watch_if_body_done)
-        deadline_token = context.deadline.set(time.monotonic() + limit_s)
-        limit = asyncio.timeout(limit_s)
+        extensions: Mapping[str, Any] = self.scope.get("extensions") or {}
+        served: Served | None = extensions.get(SERVED)
+        if served is not None:
+            self.told = True
+            served.watch(self._leave)
+        deadline_token = context.deadline.set(self.begun + self.limit_s)
+        edge.enter(self)
         try:
-            async with limit:
-                await slots.acquire()
-                try:
-                    await self._call()
-                finally:
-                    slots.release()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise Timeout(
-                f"The request did not finish within its {limit_s:g} s. "
-                "Ask for less, or allow more time.",
-            ) from None
+            await edge.slots.acquire()
+            try:
+                await edge.app(self.scope, self._receive, self._send)
+            finally:
+                edge.slots.release()
         finally:
+            # From here on nobody cancels: what is left is to answer and to account.
+            self.task = None
+            edge.under_way.discard(self)
             context.deadline.reset(deadline_token)
 
-    async def _call(self) -> None:
-        await self.edge.app(self.scope, self._receive, self._send)
-        if not self.response_done and not self.gone:
-            raise Internal("The handler ended without a complete response.")
+    def look(self, now: float) -> None:
+        """Ends the request when its time is over, or has its client watched."""
+        if now - self.begun >= self.limit_s:
+            if not self.expired and self.task is not None:
+                self.expired = True
+                self.task.cancel()
+        elif not self.told and self.body_done and self.watcher is None and not self.response_done:
+            self._start_watching()
+
+    def _leave(self) -> None:
+        if self.response_done or self.gone:
+            return
+        self.gone = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def _too_late(self) -> Timeout:
+        return Timeout(
+            f"The request did not finish within its {self.limit_s:g} s. "
+            "Ask for less, or allow more time.",
+        )
 
     # The request side: counts the body, and watches for the client leaving.
 
     async def _receive(self) -> Message:
-        if self.buffered is not None:
-            message, self.buffered = self.buffered, None
-            return message
-        if self.watcher is not None:
-            return await self._wait_until_gone()
+        if self.watcher is not None or (self.body_read and not self.told):
+            return await self._receive_watched()
         message = await self.upstream_receive()
         if message["type"] == "http.disconnect":
             self.gone = not self.response_done
@@ -257,34 +306,31 @@ class Exchange:
         if self.received > self.cap:
             raise self._too_large()
         if not message.get("more_body", False):
-            self.body_done = True
-            if self.timer is not None and self.timer.when() <= asyncio.get_running_loop().time():
-                self._watch_if_body_done()
+            self.body_done = self.body_read = True
         return message
 
-    def _watch_if_body_done(self) -> None:
-        if self.body_done and self.watcher is None and not self.response_done:
-            self.watcher = asyncio.get_running_loop().create_task(self._watch())
+    # On a foreign server, once all of the body has come: a task waits for the leaving.
+
+    async def _receive_watched(self) -> Message:
+        if not self.body_read:
+            self.body_read = True  # there is none, or nobody would be watching yet
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if self.watcher is None:
+            self._start_watching()
+        if self.watcher is not None:
+            await asyncio.wait([self.watcher])
+        return {"type": "http.disconnect"}
+
+    def _start_watching(self) -> None:
+        self.watcher = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        while True:
+        message = await self.upstream_receive()
+        if message["type"] == "http.request":
+            # The empty body of a request without one, which the handler did not ask for.
             message = await self.upstream_receive()
-            if message["type"] == "http.disconnect":
-                break
-            # The empty body of a request without one, which the handler has not asked for yet.
-            self.buffered = message
-        if not self.response_done and self.task is not None:
-            self.gone = True
-            self.task.cancel()
-
-    async def _wait_until_gone(self) -> Message:
-        watcher = self.watcher
-        if watcher is not None:
-            await asyncio.wait([watcher])
-        if self.buffered is not None:
-            message, self.buffered = self.buffered, None
-            return message
-        return {"type": "http.disconnect"}
+        if message["type"] == "http.disconnect":
+            self._leave()
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
@@ -306,7 +352,12 @@ class Exchange:
             self.sent += len(message.get("body", b""))
             if not message.get("more_body", False):
                 self.response_done = True
-        await self.upstream_send(message)
+        try:
+            await self.upstream_send(message)
+        except OSError:
+            # What ASGI servers raise when there is nobody to send to.
+            self.gone = True
+            raise
 
     async def _fail(self, error: LakehouseError) -> None:
         if self.started:
@@ -321,13 +372,14 @@ class Exchange:
             *((k.lower().encode(), v.encode()) for k, v in error.headers.items()),
         ]
         if not self.body_done:
-            # The rest of the body is not read, so the connection cannot be used again.
+            # The rest of the body is not wanted, so the connection cannot be used again. The
+            # server takes what is on its way, so that the client gets to read the answer.
             headers.append((b"connection", b"close"))
         await self._send(
             {"type": "http.response.start", "status": error.status, "headers": headers}
         )
-        head = self.scope["method"] == "HEAD"
-        await self._send({"type": "http.response.body", "body": b"" if head else body})
+        last = b"" if self.scope["method"] == "HEAD" else body
+        await self._send({"type": "http.response.body", "body": last})
 
     def _account(self, seconds: float) -> None:
         route = route_of(self.scope)

@@ -33,9 +33,11 @@ class Metrics:
             buckets=LATENCY_BUCKETS,
             registry=self.registry,
         )
-        self.in_flight = Gauge(
+        # A plain number, read when the figures are: it changes twice in every request.
+        self.in_flight = 0
+        Gauge(
             "lakehouse_requests_in_flight", "Requests being served now", registry=self.registry
-        )
+        ).set_function(lambda: self.in_flight)
         # Label look-ups cost more than the increment; the set of keys is small and fixed.
         self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
 

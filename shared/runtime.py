@@ -28,6 +28,7 @@ from shared.config import Config, ConfigError, load
 from shared.daemons import ROOT
 from shared.edge import Edge, RenderError, render_envelope
 from shared.errors import BY_STATUS, Internal, Invalid, MethodNotAllowed, NotFound, Unavailable
+from shared.http1 import make_protocol
 from shared.keepalive import SERVER_KEEP_ALIVE_S
 from shared.logs import AccessLog, configure_logging, is_json
 from shared.metrics import CONTENT_TYPE, Metrics
@@ -49,6 +50,7 @@ def create_base(
     lifespan: Lifespan | None = None,
     ready: ReadyCheck | None = None,
     render_error: RenderError = render_envelope,
+    app_class: type[FastAPI] = FastAPI,
     **fastapi_kwargs: Any,
 ) -> FastAPI:
     """A FastAPI app with everything that all daemons share.
@@ -59,33 +61,38 @@ def create_base(
         lifespan: the daemon's own start and stop; runs after any fork.
         ready: checks of its dependencies, "ok" or the reason why not, by name.
         render_error: error bodies for daemons that speak a foreign protocol.
+        app_class: a FastAPI of the daemon's own, where a path must not pay for the framework.
         fastapi_kwargs: passed on to FastAPI.
 
-    `app.state.metrics` is the daemon's `Metrics`, for figures of its own.
+    `app.state.metrics` is the daemon's `Metrics`, for figures of its own, and
+    `app.state.access_log` its access log.
     """
     metrics = Metrics()
     started = time.monotonic()
-    app = FastAPI(
+    app = app_class(
         title=service,
         version=VERSION,
         lifespan=lifespan or _no_lifespan,
         docs_url=None,
         redoc_url=None,
+        # Its own figures and traces look at the environment in every request.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         responses={"4XX": {"model": ErrorEnvelope}, "5XX": {"model": ErrorEnvelope}},
         **fastapi_kwargs,
     )
     app.state.metrics = metrics
+    app.state.access_log = AccessLog(
+        service,
+        sys.stderr if config.log.level in ("debug", "info") else None,
+        is_json(config.log, sys.stderr),
+    )
     app.add_middleware(
         Edge,  # pyright: ignore[reportArgumentType] # an ASGI class of other type names
         service=service,
         config=config,
         section=config.daemon(service),
         metrics=metrics,
-        access_log=AccessLog(
-            service,
-            sys.stderr if config.log.level in ("debug", "info") else None,
-            is_json(config.log, sys.stderr),
-        ),
+        access_log=app.state.access_log,
         render_error=render_error,
     )
     app.add_exception_handler(RequestValidationError, _refuse_invalid)
@@ -173,7 +180,7 @@ def run(name: str, create_app: CreateApp, config: Config) -> None:
             create_app(config),
             host=section.host,
             port=section.port,
-            http="httptools",
+            http=make_protocol(name, config.http.max_header_bytes),
             loop="uvloop",
             lifespan="on",
             log_config=None,

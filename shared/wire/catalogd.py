@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from shared.wire.base import Request, Response, WithSchema
 # Names that every engine takes unquoted in lower case, short enough for any file system.
 DATASET_NAME = r"^[a-z][a-z0-9_]{0,62}$"
 Mode = Literal["append", "replace"]
+# An ingest id may be anything printable; it stands percent-encoded in a path.
+INGEST_ID = r"^[^\x00-\x1f\x7f]+$"
+ObjectKey = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class Rejects(Response):
@@ -36,19 +39,25 @@ class RegisterRequest(Request):
 
     `ingest_id` names the write: the same id again changes nothing. Without it the id is
     derived from the dataset, the mode and the objects' keys and etags. `evolve` lets the
-    table's schema grow (new columns, lossless widening) instead of answering 409.
+    table's schema grow (new columns, lossless widening) instead of answering 409; with
+    mode=replace it becomes that of the objects. `uuid`, when given, is the identity under
+    which the write began: 409 if the dataset was deleted since.
     """
 
     name: str = Field(pattern=DATASET_NAME)
-    objects: list[str] = Field(max_length=100_000)
+    objects: list[ObjectKey] = Field(max_length=10_000)
     mode: Mode = "append"
-    ingest_id: str | None = Field(default=None, min_length=1, max_length=200)
+    ingest_id: str | None = Field(default=None, min_length=1, max_length=200, pattern=INGEST_ID)
     evolve: bool = False
+    uuid: str | None = Field(default=None, max_length=36)
     record: IngestRecord | None = None
 
 
 class RegisterResponse(WithSchema):
-    """`status`: created (201), updated or unchanged (200)."""
+    """`status`: created (201), updated or unchanged (200).
+
+    `superseded` (of an unchanged one): a later replace took away the rows of this ingest.
+    """
 
     dataset: str
     uuid: str
@@ -56,6 +65,7 @@ class RegisterResponse(WithSchema):
     fingerprint: str
     status: Literal["created", "updated", "unchanged"]
     record: IngestRecord | None = None
+    superseded: bool = False
 
 
 class Identity(Response):
@@ -66,12 +76,17 @@ class Identity(Response):
 
 
 class IngestFound(WithSchema):
-    """An ingest that is already part of a dataset."""
+    """An ingest that a dataset holds already.
+
+    `superseded`: a later replace took away its rows, so that sending it again under a new
+    id would change the dataset.
+    """
 
     dataset: str
     ingest_id: str
     snapshot_id: str
     record: IngestRecord | None = None
+    superseded: bool = False
 
 
 class DataFile(Response):

@@ -8,6 +8,18 @@ from pydantic import Field
 
 from shared.wire.base import Column, Request, Response
 
+SQL_PATH = "/sql"
+TABLES_PATH = "/sql/tables"
+
+# Answer formats beside JSON.
+ARROW_TYPE = "application/vnd.apache.arrow.stream"
+NDJSON_TYPE = "application/x-ndjson"
+# The key of NDJSON's last line when rows were left out; its value is true.
+TRUNCATED_KEY = "$truncated"
+# Metadata of the batch without rows that ends an Arrow stream: "true" or "false", and a count.
+ARROW_TRUNCATED = "lakehouse.truncated"
+ARROW_ROW_COUNT = "lakehouse.row_count"
+
 Engine = Literal["duckdb", "spark"]
 
 
@@ -38,12 +50,20 @@ class SqlResult(Response):
 
 
 class TableInfo(Response):
-    """One table as SQL sees it, with a few rows of it."""
+    """One table as SQL sees it, with the first few rows of it.
+
+    `rows`, `bytes` and `files` are of the snapshot `snapshot_id`; `updated_at` is RFC 3339
+    in UTC. The values of `sample` look as in `SqlResult`.
+    """
 
     name: str
     columns: list[Column]
     rows: int
     sample: list[list[Any]] = []
+    snapshot_id: str = ""
+    bytes: int = 0
+    files: int = 0
+    updated_at: str = ""
 
 
 class TableList(Response):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
+
+import pytest
 
 from shared.config import LogSection
 from shared.context import request_id
@@ -77,3 +80,26 @@ def test_events_carry_request_id_and_exception() -> None:
 def test_auto_is_json_off_a_terminal() -> None:
     assert is_json(LogSection(), io.StringIO())
     assert not is_json(LogSection(format="console"), io.StringIO())
+
+
+@pytest.mark.anyio
+async def test_on_a_loop_lines_are_written_together_and_none_is_lost() -> None:
+    stream = io.StringIO()
+    log = AccessLog("queryd", stream, as_json=True)
+
+    def write(number: int) -> None:
+        log.write(
+            request=str(number), method="", route="", path="", status=1, ms=0, received=0, sent=0,
+            peer="",
+        )  # fmt: skip
+
+    for number in range(3):
+        write(number)
+    assert stream.getvalue() == ""
+    async with asyncio.timeout(5):
+        while stream.getvalue().count("\n") < 3:
+            await asyncio.sleep(0)
+    write(3)
+    log.flush()
+    ids = [json.loads(line)["request_id"] for line in stream.getvalue().splitlines()]
+    assert ids == ["0", "1", "2", "3"]

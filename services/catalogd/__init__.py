@@ -1,0 +1,1 @@
+"""catalogd: datasets as Iceberg tables, and the only committer to them."""

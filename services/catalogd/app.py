@@ -1,0 +1,113 @@
+"""catalogd's routes: datasets, their snapshots and files, and the registering of objects."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import httpx
+from fastapi import FastAPI, Path, Query, Response
+
+from services.catalogd.store.catalogue import Catalogue
+from services.catalogd.store.figures import Figures
+from shared.clients.storaged import StoragedClient
+from shared.config import Config
+from shared.runtime import create_base
+from shared.wire.catalogd import (
+    DATASET_NAME,
+    Dataset,
+    DatasetDeleted,
+    DatasetList,
+    Files,
+    Identity,
+    IngestFound,
+    RegisterRequest,
+    RegisterResponse,
+    Snapshots,
+)
+
+Name = Annotated[
+    str,
+    Path(pattern=DATASET_NAME, description="Dataset: a lower-case letter, then letters, digits, _"),
+]
+At = Annotated[
+    str | None,
+    Query(
+        alias="snapshot",
+        max_length=64,
+        description="A snapshot id or an RFC 3339 time; the current snapshot when absent",
+    ),
+]
+
+
+def create_app(
+    config: Config, *, transports: Mapping[str, httpx.AsyncBaseTransport] | None = None
+) -> FastAPI:
+    """The daemon's app.
+
+    Args:
+        config: the whole configuration.
+        transports: in-process transports by service name, for tests.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        try:
+            await catalogue.open()
+            yield
+        finally:
+            await catalogue.close()
+            await objects.aclose()
+
+    app = create_base("catalogd", config, lifespan=lifespan, ready=lambda: catalogue.check())
+    objects = StoragedClient(config, transports)
+    catalogue = Catalogue(config, objects, Figures(app.state.metrics.registry))
+
+    @app.post("/catalog/datasets", responses={201: {"model": RegisterResponse}})
+    async def register_objects(request: RegisterRequest, response: Response) -> RegisterResponse:
+        """Makes Parquet objects part of a dataset, exactly once per ingest id.
+
+        201 when it made the dataset, 200 when it changed it or had the ingest already; 409
+        when the columns differ, with each of them in the details.
+        """
+        answer = await catalogue.register(request)
+        response.status_code = 201 if answer.status == "created" else 200
+        return answer
+
+    @app.get("/catalog/datasets")
+    async def list_datasets() -> DatasetList:
+        """All datasets by name, each as its current snapshot shows it."""
+        return await catalogue.list_datasets()
+
+    @app.get("/catalog/datasets/{name}")
+    async def get_dataset(name: Name) -> Dataset:
+        """One dataset as its current snapshot shows it."""
+        return await catalogue.get_dataset(name)
+
+    @app.delete("/catalog/datasets/{name}")
+    async def delete_dataset(name: Name) -> DatasetDeleted:
+        """Removes a dataset with its ingests and its identity. Its objects stay in storage."""
+        return await catalogue.delete_dataset(name)
+
+    @app.get("/catalog/datasets/{name}/files")
+    async def list_files(name: Name, at: At = None) -> Files:
+        """The Parquet files of one snapshot, and the columns they are read by."""
+        return await catalogue.list_files(name, at)
+
+    @app.get("/catalog/datasets/{name}/snapshots")
+    async def list_snapshots(name: Name) -> Snapshots:
+        """Every retained snapshot, oldest first."""
+        return await catalogue.list_snapshots(name)
+
+    @app.put("/catalog/datasets/{name}/identity")
+    async def reserve_identity(name: Name) -> Identity:
+        """The uuid of a name, the same until the dataset is deleted."""
+        return await catalogue.reserve_identity(name)
+
+    @app.get("/catalog/datasets/{name}/ingests/{ingest_id:path}")
+    async def find_ingest(name: Name, ingest_id: str) -> IngestFound:
+        """An ingest that the dataset holds; 404 when it holds none of this id."""
+        return await catalogue.find_ingest(name, ingest_id)
+
+    return app

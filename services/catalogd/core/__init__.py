@@ -1,0 +1,1 @@
+"""Decisions of catalogd: types, schemas, snapshots, ingest ids. No I/O, no clock."""

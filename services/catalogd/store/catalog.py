@@ -1,0 +1,218 @@
+"""pyiceberg's `SqlCatalog`, committing through our database: pointer and ingest together.
+
+A commit writes its metadata file durably, then moves the pointer by compare-and-swap in the
+transaction that notes the ingest. Dying in between leaves files that nothing names.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from cachetools import LRUCache
+from pyiceberg.catalog import URI, WAREHOUSE_LOCATION, Catalog, MetastoreCatalog
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.exceptions import CommitFailedException, NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.io import FileIO, load_file_io
+from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionSpec
+from pyiceberg.serializers import FromInputFile
+from pyiceberg.table import CommitTableResponse, Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.sorting import UNSORTED_SORT_ORDER, SortOrder
+from pyiceberg.table.update import TableRequirement, TableUpdate
+from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
+
+from services.catalogd.store.changes import apply_updates
+from services.catalogd.store.fileio import DurableFileIO, discard_written
+from services.catalogd.store.pointers import AlreadyIngested, Ingest, Pointers, Superseded
+from services.catalogd.store.tables import CATALOG, NAMESPACE
+
+# Parsed metadata kept in memory; a file of that name never changes. Tables at 100 snapshots
+# take about half a MiB each.
+CACHED_TABLES = 32
+
+# What the wire says about a dataset, made from its metadata.
+Describe = Callable[[str, TableMetadata], str]
+
+
+class DatasetCatalog(SqlCatalog):
+    """The catalogue of all datasets.
+
+    Args:
+        pointers: the database.
+        warehouse: address under which the tables' metadata lies.
+        describe: gives the description that is kept beside the pointer.
+    """
+
+    def __init__(self, pointers: Pointers, warehouse: str, describe: Describe) -> None:
+        # Not SqlCatalog's own: that one opens a second engine without our settings.
+        properties = {URI: str(pointers.uri), WAREHOUSE_LOCATION: warehouse}
+        MetastoreCatalog.__init__(self, CATALOG, **properties)
+        self.engine = pointers.engine
+        self._init_catalog()
+        self.warehouse = warehouse.rstrip("/")
+        self._pointers = pointers
+        self._describe = describe
+        self._cache: LRUCache[str, TableMetadata] = LRUCache(CACHED_TABLES)
+        self._cache_lock = threading.Lock()
+
+    def load_metadata(self, location: str) -> TableMetadata:
+        """The metadata in a file, parsed once.
+
+        Raises:
+            FileNotFoundError: the file was collected; the pointer has moved since.
+        """
+        with self._cache_lock:
+            found = self._cache.get(location)
+        if found is None:
+            io = self._load_file_io(location=location)
+            found = FromInputFile.table_metadata(io.new_input(location))
+            self._remember(location, found)
+        return found
+
+    def _remember(self, location: str, metadata: TableMetadata) -> None:
+        with self._cache_lock:
+            self._cache[location] = metadata
+
+    def open_table(self, name: str, location: str) -> Table:
+        """The table whose metadata is in a file, with a FileIO of its own."""
+        metadata = self.load_metadata(location)
+        io = self._load_file_io(metadata.properties, location)
+        return Table((NAMESPACE, name), metadata, location, io, self)
+
+    def stage_table(self, name: str, metadata: TableMetadata) -> Table:
+        """A table that does not exist yet; the first commit makes it."""
+        io = self._load_file_io(metadata.properties, metadata.location)
+        return Table((NAMESPACE, name), metadata, "", io, self)
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        name = Catalog.table_name_from(identifier)
+        pointer = None
+        if Catalog.namespace_from(identifier) == (NAMESPACE,):
+            pointer = self._pointers.read_pointer(name)
+        if pointer is None or pointer.location is None:
+            raise NoSuchTableError(f"Table does not exist: {identifier}")
+        return self.open_table(name, pointer.location)
+
+    def create_table(
+        self,
+        identifier: str | Identifier,
+        schema: Any,
+        location: str | None = None,
+        partition_spec: PartitionSpec = UNPARTITIONED_PARTITION_SPEC,
+        sort_order: SortOrder = UNSORTED_SORT_ORDER,
+        properties: Properties = EMPTY_DICT,
+    ) -> Table:
+        transaction = self.create_table_transaction(
+            identifier, schema, location, partition_spec, sort_order, properties
+        )
+        return transaction.commit_transaction()
+
+    def drop_table(self, identifier: str | Identifier) -> None:
+        if self._pointers.drop(Catalog.table_name_from(identifier)) is None:
+            raise NoSuchTableError(f"Table does not exist: {identifier}")
+
+    def commit_table(
+        self,
+        table: Table,
+        requirements: tuple[TableRequirement, ...],
+        updates: tuple[TableUpdate, ...],
+    ) -> CommitTableResponse:
+        """The commit of other Iceberg clients: against what the catalogue holds now."""
+        name = Catalog.table_name_from(table.name())
+        try:
+            current: Table | None = self.load_table(table.name())
+        except NoSuchTableError:
+            current = None
+        staged = self._update_and_stage_table(current, table.name(), requirements, updates)
+        if current and staged.metadata == current.metadata:
+            return CommitTableResponse(
+                metadata=current.metadata, metadata_location=current.metadata_location
+            )
+        previous = current.metadata_location if current else None
+        try:
+            self._publish(previous, staged, None)
+        except Superseded:
+            if previous is None:
+                raise TableAlreadyExistsError(f"Table {name} already exists") from None
+            raise CommitFailedException(f"Table {name} was updated meanwhile") from None
+        return CommitTableResponse(
+            metadata=staged.metadata, metadata_location=staged.metadata_location
+        )
+
+    def commit_ingest(
+        self, table: Table, updates: tuple[TableUpdate, ...], ingest: Ingest
+    ) -> TableMetadata:
+        """Applies updates to exactly the metadata that they were planned on.
+
+        Args:
+            table: from `open_table` or `stage_table`; its FileIO wrote the manifests.
+            updates: what changes.
+            ingest: what caused it, noted in the same transaction.
+
+        Raises:
+            Superseded: the dataset changed or was deleted meanwhile; what was written is gone.
+            AlreadyIngested: it has an ingest of this id; likewise.
+        """
+        previous = table.metadata_location or None
+        metadata = apply_updates(table.metadata, updates, previous)
+        version = self._parse_metadata_version(previous) + 1 if previous else 0
+        location = table.location_provider().new_table_metadata_file_location(version)
+        staged = Table(table.name(), metadata, location, table.io, self)
+        self._publish(previous, staged, ingest)
+        if previous:
+            # Failing here only leaves an orphan to collect: pyiceberg logs it and goes on.
+            self._delete_old_metadata(table.io, table.metadata, metadata)
+        return metadata
+
+    def note_ingest(self, table: Table, ingest: Ingest) -> None:
+        """Notes an ingest that changed nothing in the table, as `commit_ingest` would."""
+        description = self._describe(Catalog.table_name_from(table.name()), table.metadata)
+        self._swap(table, table.metadata_location, description, ingest)
+
+    def _publish(self, previous: str | None, staged: Table, ingest: Ingest | None) -> None:
+        name = Catalog.table_name_from(staged.name())
+        metadata, location = staged.metadata, staged.metadata_location
+        try:
+            self._write_metadata(metadata, staged.io, location)
+            if isinstance(staged.io, DurableFileIO):
+                staged.io.sync_directories()
+            description = self._describe(name, metadata)
+        except BaseException:
+            discard_written(staged.io)
+            raise
+        self._swap(staged, previous, description, ingest)
+        self._remember(location, metadata)
+
+    def _swap(
+        self, table: Table, previous: str | None, description: str, ingest: Ingest | None
+    ) -> None:
+        try:
+            self._pointers.swap(
+                name=Catalog.table_name_from(table.name()),
+                uuid=str(table.metadata.table_uuid),
+                previous=previous,
+                location=table.metadata_location,
+                description=description,
+                ingest=ingest,
+                # A new dataset must have the identity reserved for it; a table that is there
+                # has its own, whatever was reserved.
+                claim=previous is not None or ingest is None,
+            )
+        except (Superseded, AlreadyIngested):
+            # Only these tell for certain that the pointer does not name what was written.
+            discard_written(table.io)
+            raise
+
+    def open_io(self, location: str) -> FileIO:
+        """Reads and writes what lies at such addresses."""
+        return self._load_file_io(location=location)
+
+    def _load_file_io(
+        self, properties: Properties = EMPTY_DICT, location: str | None = None
+    ) -> FileIO:
+        address = location or self.warehouse
+        if address.startswith(("file:", "/")):
+            return DurableFileIO(dict(properties))
+        return load_file_io({**self.properties, **properties}, address)

@@ -1,0 +1,282 @@
+"""The catalogue as the routes see it: every call awaits, nothing blocks the loop.
+
+Reads and commits have pools of their own, so that no read waits for a commit; commits to
+one dataset come one at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+from uuid import uuid4
+
+from services.catalogd.core.ingests import Order
+from services.catalogd.store.database import sqlite_uri
+from services.catalogd.store.figures import Figures
+from services.catalogd.store.lanes import Lanes
+from services.catalogd.store.pointers import Pointer, Pointers, require_dataset
+from shared import context
+from shared.config import Config
+from shared.errors import LakehouseError, NotFound, Unprocessable
+from shared.lockfile import DirectoryLock
+from shared.pool import BlockingPool
+from shared.wire import catalogd as wire
+from shared.wire.storaged import ObjectInfo
+
+if TYPE_CHECKING:
+    from services.catalogd.store.parquet import ParquetFile
+    from services.catalogd.store.rooms import Rooms
+
+# Questions to storaged at once for one register.
+ASKING = 16
+# Footers read in one turn of a thread.
+READ_AT_ONCE = 64
+# Objects named in one refusal.
+_NAMED = 20
+
+
+class ObjectSource(Protocol):
+    """What catalogd needs of storaged: descriptions of objects by key."""
+
+    async def head_object(self, key: str) -> ObjectInfo:
+        """Describes an object, or raises NotFound."""
+        ...
+
+    async def check(self) -> str:
+        """ "ok", or why storaged cannot be reached."""
+        ...
+
+
+class Catalogue:
+    """All datasets of one catalogd.
+
+    Args:
+        config: sections `catalogd` and `fleet` are read.
+        objects: the client of storaged.
+        figures: where commits are counted.
+    """
+
+    def __init__(self, config: Config, objects: ObjectSource, figures: Figures) -> None:
+        section = config.catalogd
+        directory = config.data_dir("catalogd")
+        self._keep = section.keep_snapshots
+        self._patience_s = section.commit_patience_s
+        self._objects = objects
+        self._figures = figures
+        self._warehouse = section.warehouse or f"file://{directory / 'warehouse'}"
+        uri = section.database_uri.get_secret_value()
+        self._pointers = Pointers(uri or sqlite_uri(directory / "catalogue.db"))
+        # A server database is shared by several catalogd; a file in our folder is ours alone.
+        self._lock = None if uri else DirectoryLock(directory)
+        queue = section.max_concurrency + section.max_queue
+        self._reads = BlockingPool("catalogd-read", section.read_threads, queue)
+        self._commits = BlockingPool("catalogd-commit", section.commit_threads, queue)
+        self._lanes = Lanes()
+        self._loading = threading.Lock()
+        self._rooms: Rooms | None = None
+
+    async def open(self) -> None:
+        """Takes the data directory and makes the database ready.
+
+        Raises:
+            Unavailable: another process has the data directory.
+        """
+        if self._lock is not None:
+            self._lock.acquire()
+        await self._reads.run(self._pointers.create_tables)
+        await self._count()
+
+    async def close(self) -> None:
+        """Waits for commits under way, then lets go of everything."""
+        await asyncio.to_thread(self._commits.close)
+        await asyncio.to_thread(self._reads.close)
+        self._pointers.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    async def check(self) -> dict[str, str]:
+        """Whether the database can be written and storaged be reached."""
+        try:
+            await self._reads.run(self._check_database)
+            database = "ok"
+        except LakehouseError as error:
+            database = error.message
+        return {"database": database, "storaged": await self._objects.check()}
+
+    async def register(self, request: wire.RegisterRequest) -> wire.RegisterResponse:
+        """Makes objects part of a dataset; see `Registrar.register`.
+
+        Raises:
+            Unprocessable: an object is missing, named twice, or cannot be part of a dataset.
+            Conflict: the columns do not fit, or the dataset's identity is another by now.
+        """
+        if request.ingest_id is not None:
+            same = await self._reads.run(self._find_same, request.name, request.ingest_id)
+            if same is not None:
+                self._figures.observe(same.status, 0.0)
+                return same
+        infos = await self._ask_storaged(request.objects)
+        order = Order(
+            name=request.name,
+            mode=request.mode,
+            evolve=request.evolve,
+            ingest_id=request.ingest_id,
+            uuid=request.uuid,
+            record=request.record,
+            objects=tuple((info.key, info.etag) for info in infos),
+        )
+        files: list[ParquetFile] = []
+        for start in range(0, len(infos), READ_AT_ONCE):
+            # In parts, so that a long list neither keeps a thread nor outlives its caller.
+            part = infos[start : start + READ_AT_ONCE]
+            files += await self._reads.run(self._read_objects, part)
+        left = context.remaining_s()
+        patience = self._patience_s if left is None else min(left, self._patience_s)
+
+        def commit() -> wire.RegisterResponse:
+            return self._load().registrar.register(order, files, patience)
+
+        answer = await self._lanes.run(request.name, lambda: self._commits.run(commit))
+        if answer.status == "created":
+            await self._count()
+        return answer
+
+    async def list_datasets(self) -> wire.DatasetList:
+        """All datasets by name."""
+        return await self._reads.run(self._list)
+
+    async def get_dataset(self, name: str) -> wire.Dataset:
+        """One dataset as its current snapshot shows it."""
+        return await self._reads.run(self._get, name)
+
+    async def list_files(self, name: str, at: str | None) -> wire.Files:
+        """The files of one snapshot; see `Reader.list_files`."""
+        return await self._reads.run(lambda: self._load().reader.list_files(name, at))
+
+    async def list_snapshots(self, name: str) -> wire.Snapshots:
+        """Every retained snapshot, oldest first."""
+        return await self._reads.run(lambda: self._load().reader.list_snapshots(name))
+
+    async def delete_dataset(self, name: str) -> wire.DatasetDeleted:
+        """Removes a dataset, its ingests and its identity; its objects stay for collection."""
+        deleted = await self._commits.run(self._delete, name)
+        await self._count()
+        return deleted
+
+    async def reserve_identity(self, name: str) -> wire.Identity:
+        """The uuid of a name, reserved now when it is new."""
+        return await self._reads.run(self._reserve, name)
+
+    async def find_ingest(self, name: str, ingest_id: str) -> wire.IngestFound:
+        """An ingest that the dataset holds.
+
+        Raises:
+            NotFound: it holds none of this id.
+        """
+        return await self._reads.run(self._find_ingest, name, ingest_id)
+
+    def _load(self) -> Rooms:
+        with self._loading:
+            if self._rooms is None:
+                # A second and 60 MiB, so not before a dataset is touched.
+                from services.catalogd.store.rooms import build_rooms
+
+                self._rooms = build_rooms(
+                    self._pointers, self._warehouse, self._keep, self._figures
+                )
+            return self._rooms
+
+    async def _ask_storaged(self, keys: list[str]) -> list[ObjectInfo]:
+        twice = [key for key, count in Counter(keys).items() if count > 1]
+        if twice:
+            raise Unprocessable(
+                f"Object {twice[0]!r} is named more than once. Name each object once.",
+                details={"objects": twice[:_NAMED]},
+            )
+        found: dict[str, ObjectInfo] = {}
+        missing: list[str] = []
+        waiting = iter(keys)
+
+        async def ask() -> None:
+            for key in waiting:
+                try:
+                    found[key] = await self._objects.head_object(key)
+                except NotFound:
+                    missing.append(key)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(ASKING, len(keys))):
+                    group.create_task(ask())
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        if missing:
+            missing.sort()
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise Unprocessable(
+                f"storaged has no object {missing[0]!r}{more}. Store it, then register it.",
+                details={"missing": missing[:_NAMED], "missing_count": len(missing)},
+            )
+        return [found[key] for key in keys]
+
+    async def _count(self) -> None:
+        self._figures.datasets.set(await self._reads.run(self._pointers.count_datasets))
+
+    def _check_database(self) -> None:
+        self._pointers.check_writable()
+        if self._rooms is not None:
+            self._rooms.registrar.check_disk()
+
+    def _find_same(self, name: str, ingest_id: str) -> wire.RegisterResponse | None:
+        pointer = self._pointers.read_pointer(name)
+        if pointer is None or pointer.location is None:
+            return None
+        uuid = pointer.uuid or self._load().reader.describe(name).uuid
+        found = self._pointers.find_ingest(uuid, ingest_id)
+        return None if found is None else self._load().reader.show_unchanged(name, found)
+
+    def _read_objects(self, infos: list[ObjectInfo]) -> list[ParquetFile]:
+        return self._load().registrar.read_objects(infos)
+
+    def _list(self) -> wire.DatasetList:
+        pointers = self._pointers.list_pointers()
+        self._figures.datasets.set(len(pointers))
+        shown: list[wire.Dataset] = []
+        for pointer in pointers:
+            # One that another process deletes meanwhile is left out.
+            with suppress(NotFound):
+                shown.append(self._describe(pointer))
+        return wire.DatasetList(datasets=shown)
+
+    def _get(self, name: str) -> wire.Dataset:
+        return self._describe(require_dataset(name, self._pointers.read_pointer(name)))
+
+    def _describe(self, pointer: Pointer) -> wire.Dataset:
+        if pointer.description is None:
+            return self._load().reader.describe(pointer.name)
+        return wire.Dataset.model_validate_json(pointer.description)
+
+    def _delete(self, name: str) -> wire.DatasetDeleted:
+        dropped = require_dataset(name, self._pointers.drop(name))
+        uuid = dropped.uuid or self._load().reader.read_uuid(dropped)
+        return wire.DatasetDeleted(dataset=name, uuid=uuid)
+
+    def _reserve(self, name: str) -> wire.Identity:
+        pointer = self._pointers.read_pointer(name)
+        if pointer is None:
+            return wire.Identity(dataset=name, uuid=self._pointers.reserve_uuid(name, str(uuid4())))
+        uuid = pointer.uuid or self._load().reader.describe(name).uuid
+        return wire.Identity(dataset=name, uuid=uuid)
+
+    def _find_ingest(self, name: str, ingest_id: str) -> wire.IngestFound:
+        uuid = self._get(name).uuid
+        found = self._pointers.find_ingest(uuid, ingest_id)
+        if found is None:
+            raise NotFound(
+                f"Dataset {name} holds no ingest of this id. Send it to make it so.",
+                details={"dataset": name, "ingest_id": ingest_id},
+            )
+        return self._load().reader.show_ingest(name, found)

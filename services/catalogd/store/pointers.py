@@ -1,0 +1,329 @@
+"""The catalogue's database: where each dataset's metadata is, and which ingests it holds.
+
+Beside pyiceberg's two tables (laid out as every JDBC catalogue has them, so that other
+Iceberg clients read ours by the same address) there are two of our own, and one SQL
+transaction changes them together: a commit moves the pointer, by compare-and-swap, and
+notes the ingest that caused it. Either both are there afterwards or neither.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    and_,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.schema import CreateTable
+
+from services.catalogd.store.database import for_writing, guarded, open_engine
+from services.catalogd.store.tables import (
+    CATALOG,
+    DATASETS,
+    INGESTS,
+    NAMESPACE,
+    NAMESPACES,
+    SCHEMA,
+    TABLES,
+)
+from shared.errors import NotFound
+
+
+class Superseded(Exception):
+    """Another commit, or a deletion, came first; read again and try again."""
+
+
+class AlreadyIngested(Exception):
+    """The dataset has an ingest of this id; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pointer:
+    """What the database knows of a name.
+
+    Attributes:
+        name: the dataset's.
+        uuid: its identity; None when another Iceberg client wrote last, and the metadata
+            has to tell.
+        location: its metadata file; None while the name is only reserved.
+        description: the wire's `Dataset` as JSON; None together with the uuid.
+    """
+
+    name: str
+    uuid: str | None
+    location: str | None
+    description: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    """One write that a dataset holds.
+
+    Attributes:
+        record: the caller's account of it, as JSON.
+        made_ms: when, in milliseconds since 1970.
+        superseded: a later replace took its rows away.
+    """
+
+    ingest_id: str
+    mode: str
+    snapshot_id: int
+    schema_id: int
+    record: str | None
+    made_ms: int
+    superseded: bool = False
+
+
+class Pointers:
+    """The database behind an SQLAlchemy address.
+
+    Args:
+        uri: for example `sqlite:////var/lib/lakehouse/catalogue.db`.
+    """
+
+    def __init__(self, uri: str | URL) -> None:
+        self.engine = open_engine(uri)
+        self.uri = self.engine.url
+        self._writer = for_writing(self.engine)
+
+    def create_tables(self) -> None:
+        """Makes what is missing; harmless when several processes do so at once."""
+        with guarded(), self._writer.begin() as connection:
+            for table in SCHEMA.sorted_tables:
+                connection.execute(CreateTable(table, if_not_exists=True))
+            found = select(NAMESPACES.c.namespace).where(
+                NAMESPACES.c.catalog_name == CATALOG, NAMESPACES.c.namespace == NAMESPACE
+            )
+            if connection.execute(found).first() is None:
+                row = (CATALOG, NAMESPACE, "exists", "true")
+                connection.execute(insert(NAMESPACES).values(row))
+
+    def check_writable(self) -> None:
+        """Takes the write lock and gives it back.
+
+        Raises:
+            LakehouseError: the database cannot be written.
+        """
+        with guarded(), self._writer.begin() as connection:
+            connection.execute(delete(DATASETS).where(DATASETS.c.name == ""))
+
+    def count_datasets(self) -> int:
+        """How many datasets there are."""
+        query = select(func.count()).select_from(TABLES).where(_in_namespace())
+        with guarded(), self.engine.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+    def list_pointers(self) -> list[Pointer]:
+        """All datasets by name, without names that are only reserved."""
+        with guarded(), self.engine.connect() as connection:
+            rows = connection.execute(_JOINED.where(_in_namespace()).order_by(TABLES.c.table_name))
+            return [_pointer(row.table_name, row) for row in rows]
+
+    def read_pointer(self, name: str) -> Pointer | None:
+        """One name, or None when it is neither a dataset nor reserved."""
+        with guarded(), self.engine.connect() as connection:
+            return _read_pointer(connection, name)
+
+    def reserve_uuid(self, name: str, fresh: str) -> str:
+        """The uuid of a name: the one it has, else `fresh`, which it has from now on."""
+        query = select(DATASETS.c.uuid).where(DATASETS.c.name == name)
+        with guarded():
+            with self.engine.connect() as connection:
+                found = connection.execute(query).scalar_one_or_none()
+            if found is not None:
+                return found
+            try:
+                with self._writer.begin() as connection:
+                    connection.execute(insert(DATASETS).values(name=name, uuid=fresh))
+            except IntegrityError:
+                with self.engine.connect() as connection:
+                    return connection.execute(query).scalar_one()
+        return fresh
+
+    def find_ingest(self, uuid: str, ingest_id: str) -> Ingest | None:
+        """The write of this id that the dataset holds."""
+        later = INGESTS.alias()
+        replaced = exists().where(
+            later.c.dataset_uuid == uuid,
+            later.c.mode == "replace",
+            later.c.seq > INGESTS.c.seq,
+        )
+        query = select(INGESTS, replaced.label("superseded")).where(
+            INGESTS.c.dataset_uuid == uuid, INGESTS.c.ingest_id == ingest_id
+        )
+        with guarded(), self.engine.connect() as connection:
+            row = connection.execute(query).first()
+        if row is None:
+            return None
+        return Ingest(
+            row.ingest_id,
+            row.mode,
+            row.snapshot_id,
+            row.schema_id,
+            row.record,
+            row.made_ms,
+            bool(row.superseded),
+        )
+
+    def find_replace_of(self, uuid: str, snapshot_id: int) -> str | None:
+        """Id of the replace that made a snapshot, if one did."""
+        query = select(INGESTS.c.ingest_id).where(
+            INGESTS.c.dataset_uuid == uuid,
+            INGESTS.c.snapshot_id == snapshot_id,
+            INGESTS.c.mode == "replace",
+        )
+        with guarded(), self.engine.connect() as connection:
+            return connection.execute(query).scalar()
+
+    def swap(
+        self,
+        *,
+        name: str,
+        uuid: str,
+        previous: str | None,
+        location: str,
+        description: str,
+        ingest: Ingest | None,
+        claim: bool,
+    ) -> None:
+        """Moves a dataset's pointer and notes the ingest, in one durable transaction.
+
+        Args:
+            previous: where the pointer must be now; None when there must be none yet.
+            location: where it goes; the same as `previous` to note an ingest alone.
+            claim: take the name for this uuid, whatever was reserved for it before.
+
+        Raises:
+            Superseded: the pointer is elsewhere, or the name's identity is another.
+            AlreadyIngested: the dataset has an ingest of this id.
+        """
+        with guarded(), self._writer.begin() as connection:
+            _move_pointer(connection, name, previous, location)
+            _describe(connection, name, uuid, location, description, claim)
+            if ingest is not None:
+                _note(connection, uuid, ingest)
+
+    def drop(self, name: str) -> Pointer | None:
+        """Removes a dataset with its ingests and its identity; None when there is none."""
+        with guarded(), self._writer.begin() as connection:
+            pointer = _read_pointer(connection, name)
+            if pointer is None or pointer.location is None:
+                return None
+            ours = select(DATASETS.c.uuid).where(DATASETS.c.name == name).scalar_subquery()
+            connection.execute(delete(INGESTS).where(INGESTS.c.dataset_uuid == ours))
+            connection.execute(delete(DATASETS).where(DATASETS.c.name == name))
+            connection.execute(delete(TABLES).where(_is_table(name)))
+            return pointer
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+
+_JOINED = select(
+    TABLES.c.table_name,
+    TABLES.c.metadata_location.label("location"),
+    DATASETS.c.uuid,
+    DATASETS.c.metadata_location.label("described"),
+    DATASETS.c.description,
+).select_from(TABLES.outerjoin(DATASETS, DATASETS.c.name == TABLES.c.table_name))
+
+
+def _in_namespace() -> Any:
+    return and_(TABLES.c.catalog_name == CATALOG, TABLES.c.table_namespace == NAMESPACE)
+
+
+def _is_table(name: str) -> Any:
+    return and_(_in_namespace(), TABLES.c.table_name == name)
+
+
+def _pointer(name: str, row: Any) -> Pointer:
+    if row.described != row.location:
+        return Pointer(name, None, row.location, None)
+    return Pointer(name, row.uuid, row.location, row.description)
+
+
+def _read_pointer(connection: Connection, name: str) -> Pointer | None:
+    row = connection.execute(_JOINED.where(_is_table(name))).first()
+    if row is not None:
+        return _pointer(name, row)
+    query = select(DATASETS.c.uuid).where(DATASETS.c.name == name)
+    reserved = connection.execute(query).scalar_one_or_none()
+    return None if reserved is None else Pointer(name, reserved, None, None)
+
+
+def _move_pointer(connection: Connection, name: str, previous: str | None, location: str) -> None:
+    if previous is None:
+        row = {
+            "catalog_name": CATALOG,
+            "table_namespace": NAMESPACE,
+            "table_name": name,
+            "metadata_location": location,
+            "iceberg_type": "TABLE",
+        }
+        try:
+            connection.execute(insert(TABLES).values(row))
+        except IntegrityError:
+            raise Superseded from None
+        return
+    moved = {"metadata_location": location}
+    if location != previous:
+        moved["previous_metadata_location"] = previous
+    found = connection.execute(
+        update(TABLES).where(_is_table(name), TABLES.c.metadata_location == previous).values(moved)
+    )
+    if found.rowcount != 1:
+        raise Superseded
+
+
+def _describe(
+    connection: Connection, name: str, uuid: str, location: str, description: str, claim: bool
+) -> None:
+    values = {"uuid": uuid, "metadata_location": location, "description": description}
+    row = update(DATASETS).where(DATASETS.c.name == name).values(values)
+    if not claim:
+        row = row.where(DATASETS.c.uuid == uuid)
+    if connection.execute(row).rowcount == 1:
+        return
+    if not claim:
+        raise Superseded
+    connection.execute(insert(DATASETS).values(name=name, **values))
+
+
+def _note(connection: Connection, uuid: str, ingest: Ingest) -> None:
+    row = {
+        "dataset_uuid": uuid,
+        "ingest_id": ingest.ingest_id,
+        "mode": ingest.mode,
+        "snapshot_id": ingest.snapshot_id,
+        "schema_id": ingest.schema_id,
+        "record": ingest.record,
+        "made_ms": ingest.made_ms,
+    }
+    try:
+        connection.execute(insert(INGESTS).values(row))
+    except IntegrityError:
+        raise AlreadyIngested from None
+
+
+def require_dataset(name: str, pointer: Pointer | None) -> Pointer:
+    """The pointer of a dataset that is there.
+
+    Raises:
+        NotFound: there is none; a name that is only reserved does not count.
+    """
+    if pointer is None or pointer.location is None:
+        raise NotFound(
+            f"There is no dataset {name}. GET /catalog/datasets lists those there are.",
+            details={"dataset": name},
+        )
+    return pointer

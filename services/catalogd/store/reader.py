@@ -1,0 +1,151 @@
+"""Reading datasets: their columns, snapshots and files at any retained moment.
+
+Metadata files, manifests and manifest lists never change under their names, so what was
+parsed once is kept, within limits.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from cachetools import LRUCache
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import FileFormat, ManifestContent, ManifestFile
+from pyiceberg.table.metadata import TableMetadata
+
+from services.catalogd.core.snapshots import choose_snapshot, parse_reference
+from services.catalogd.store.catalog import DatasetCatalog
+from services.catalogd.store.iceberg import from_schema
+from services.catalogd.store.pointers import Ingest, Pointer, Pointers, require_dataset
+from services.catalogd.store.views import (
+    describe_snapshots,
+    describe_table,
+    find_schema,
+    list_history,
+    show_columns,
+    show_files,
+    show_record,
+    show_unchanged,
+)
+from shared.errors import Internal, Unprocessable
+from shared.wire import catalogd as wire
+
+# Data files kept in memory over all datasets, at about 300 bytes each.
+CACHED_FILES = 50_000
+# A pointer can move while its file is opened; more often in a row it does not.
+_TRIES = 10
+
+# Address, size in bytes, rows.
+FileFacts = tuple[str, int, int]
+
+
+class Reader:
+    """What is in the datasets of one catalogue."""
+
+    def __init__(self, pointers: Pointers, catalog: DatasetCatalog) -> None:
+        self._pointers = pointers
+        self._catalog = catalog
+        self._files: LRUCache[str, list[FileFacts]] = LRUCache(
+            CACHED_FILES, getsizeof=lambda files: len(files) + 1
+        )
+        self._files_lock = threading.Lock()
+
+    def load(self, name: str) -> TableMetadata:
+        """A dataset's metadata as it is now.
+
+        Raises:
+            NotFound: there is no such dataset.
+        """
+        for _ in range(_TRIES):
+            pointer = require_dataset(name, self._pointers.read_pointer(name))
+            try:
+                return self._catalog.load_metadata(pointer.location or "")
+            except FileNotFoundError:
+                continue
+        raise Internal(f"The metadata of dataset {name} is missing. Restore it from a backup.")
+
+    def describe(self, name: str) -> wire.Dataset:
+        """A dataset whose kept description is out of date."""
+        return describe_table(name, self.load(name))
+
+    def list_snapshots(self, name: str) -> wire.Snapshots:
+        """Every retained snapshot, oldest first."""
+        return describe_snapshots(name, self.load(name))
+
+    def read_uuid(self, pointer: Pointer) -> str:
+        """The identity in a dataset's metadata, also after the dataset was dropped."""
+        return str(self._catalog.load_metadata(pointer.location or "").table_uuid)
+
+    def show_unchanged(self, name: str, found: Ingest) -> wire.RegisterResponse:
+        """What a register gets whose ingest the dataset holds already."""
+        return show_unchanged(name, self.load(name), found)
+
+    def show_ingest(self, name: str, found: Ingest) -> wire.IngestFound:
+        """An ingest with the columns that the dataset had after it."""
+        metadata = self.load(name)
+        return wire.IngestFound(
+            dataset=name,
+            ingest_id=found.ingest_id,
+            snapshot_id=str(found.snapshot_id),
+            record=show_record(found),
+            superseded=found.superseded,
+            columns=show_columns(from_schema(find_schema(metadata, found.schema_id))),
+        )
+
+    def list_files(self, name: str, at: str | None) -> wire.Files:
+        """The files of one snapshot, and the columns they are read by.
+
+        Args:
+            name: the dataset.
+            at: a snapshot id or an RFC 3339 time; the current snapshot when absent.
+
+        Raises:
+            NotFound: no such dataset or snapshot; names the oldest that is kept.
+            Invalid: `at` is neither an id nor a time.
+            Unprocessable: the snapshot holds more than plain Parquet files.
+        """
+        metadata = self.load(name)
+        chosen = metadata.current_snapshot_id
+        if at is not None:
+            retained = {snapshot.snapshot_id for snapshot in metadata.snapshots}
+            chosen = choose_snapshot(name, parse_reference(at), retained, list_history(metadata))
+        snapshot = None if chosen is None else metadata.snapshot_by_id(chosen)
+        files: list[FileFacts] = []
+        schema = metadata.schema()
+        if snapshot is not None:
+            io = self._catalog.open_io(metadata.location)
+            for manifest in snapshot.manifests(io):
+                files += self._read_manifest(io, manifest)
+            if at is not None:
+                schema = find_schema(metadata, snapshot.schema_id)
+        return wire.Files(
+            dataset=name,
+            uuid=str(metadata.table_uuid),
+            snapshot_id=str(chosen) if chosen is not None else "",
+            files=show_files(files),
+            columns=show_columns(from_schema(schema)),
+        )
+
+    def _read_manifest(self, io: FileIO, manifest: ManifestFile) -> list[FileFacts]:
+        if manifest.content != ManifestContent.DATA:
+            raise Unprocessable(
+                "The dataset has row-level deletes, which another engine wrote; its files alone "
+                "do not show its rows. Compact it with that engine, then try again."
+            )
+        with self._files_lock:
+            found = self._files.get(manifest.manifest_path)
+        if found is not None:
+            return found
+        found = []
+        for entry in manifest.fetch_manifest_entry(io):
+            file = entry.data_file
+            if file.file_format != FileFormat.PARQUET:
+                raise Unprocessable(
+                    f"The dataset has {file.file_format.value} files, which another engine "
+                    "wrote. Rewrite them as Parquet with that engine, then try again."
+                )
+            found.append((file.file_path, file.file_size_in_bytes, file.record_count))
+        if len(found) < CACHED_FILES:
+            with self._files_lock:
+                self._files[manifest.manifest_path] = found
+        return found

@@ -1,0 +1,37 @@
+"""The rooms that need pyiceberg and pyarrow, built together when the first call needs them."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from services.catalogd.store.catalog import DatasetCatalog
+from services.catalogd.store.figures import Figures
+from services.catalogd.store.pointers import Pointers
+from services.catalogd.store.reader import Reader
+from services.catalogd.store.registrar import Registrar
+from services.catalogd.store.views import describe_table
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Reading and writing of datasets over one catalogue."""
+
+    reader: Reader
+    registrar: Registrar
+
+
+def build_rooms(pointers: Pointers, warehouse: str, keep: int, figures: Figures) -> Rooms:
+    """Opens the catalogue of a database and a warehouse."""
+    catalog = DatasetCatalog(
+        pointers,
+        warehouse,
+        lambda name, metadata: describe_table(name, metadata).model_dump_json(by_alias=True),
+    )
+    registrar = Registrar(pointers, catalog, keep, now_ms, figures)
+    return Rooms(Reader(pointers, catalog), registrar)
+
+
+def now_ms() -> int:
+    """The clock, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,1 @@
+"""What ingestd decides: options, dialect, layout, records, types, contracts. No I/O."""

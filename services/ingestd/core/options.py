@@ -1,0 +1,223 @@
+"""What a caller asks for, in the one form that the ingest's identity is made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from email.message import Message
+from typing import Any, cast, get_args
+
+from services.ingestd.core.dialect import Given
+from services.ingestd.core.encoding import parse_encoding
+from shared.errors import Invalid, UnsupportedMediaType
+from shared.wire.catalogd import DATASET_NAME
+from shared.wire.ingestd import Contract, IngestQuery, Mode
+
+MODES: tuple[str, ...] = get_args(Mode)
+CONTRACTS: tuple[str, ...] = get_args(Contract)
+# Part of every ingest id: a change of what the same input becomes makes another ingest.
+IDENTITY_VERSION = 1
+
+_DATASET = re.compile(DATASET_NAME)
+_WORDS = {
+    "comma": ",",
+    "semicolon": ";",
+    "tab": "\t",
+    "pipe": "|",
+    "space": " ",
+    "double": '"',
+    "single": "'",
+    "none": "",
+    "backslash": "\\",
+    "\\t": "\t",
+}
+CSV_TYPES = frozenset(
+    {
+        "text/csv",
+        "application/csv",
+        "text/plain",
+        "application/octet-stream",
+        # What browsers on Windows call a CSV file.
+        "application/vnd.ms-excel",
+    }
+)
+MULTIPART = "multipart/form-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one ingest is to be done; None is to be found out from the file.
+
+    Everything here is part of the ingest's identity.
+    """
+
+    mode: Mode = "append"
+    contract: Contract = "freeze"
+    header: bool | None = None
+    delimiter: str | None = None
+    quote: str | None = None
+    escape: str | None = None
+    encoding: str | None = None
+
+    def given(self) -> Given:
+        """What is known of the file's dialect."""
+        quote = None if self.quote is None else self.quote.encode()
+        escape = None if self.escape is None else self.escape.encode()
+        if escape is None and quote == b"":
+            escape = b""
+        delimiter = None if self.delimiter is None else self.delimiter.encode()
+        return Given(delimiter, quote, escape)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """What the Content-Type says: a raw body or a form, and hints about the file."""
+
+    boundary: bytes | None = None
+    charset: str | None = None
+    header: bool | None = None
+
+
+def check_dataset(name: str) -> str:
+    """The dataset's name if it can be one.
+
+    Raises:
+        Invalid: it cannot.
+    """
+    if not _DATASET.fullmatch(name):
+        raise Invalid(
+            f"{name[:80]!r} cannot be the name of a dataset. Begin with a lower-case letter, then "
+            "use lower-case letters, digits and _; at most 63 characters."
+        )
+    return name
+
+
+def parse_options(query: IngestQuery, media: Media) -> Options:
+    """The options of a request, checked.
+
+    Args:
+        query: what the caller asks for.
+        media: what the headers say, where the query says nothing.
+
+    Raises:
+        Invalid: a value that is not known, naming those that are.
+    """
+    mode, contract = query.mode, query.contract
+    if mode not in MODES:
+        raise Invalid(
+            f"mode={mode[:20]!r} is not supported. Use one of: {', '.join(MODES)}.",
+            details={"supported": list(MODES)},
+        )
+    if query.key is not None:
+        raise Invalid("key names the rows to replace in an upsert, and mode=upsert is not there.")
+    if contract not in CONTRACTS:
+        raise Invalid(
+            f"There is no contract {contract[:20]!r}. Use one of: {', '.join(CONTRACTS)}.",
+            details={"supported": list(CONTRACTS)},
+        )
+    found_header = _parse_header(query.header)
+    charset = query.encoding if query.encoding is not None else media.charset
+    options = Options(
+        mode=cast("Mode", mode),
+        contract=cast("Contract", contract),
+        header=media.header if found_header is None else found_header,
+        delimiter=_parse_mark("delimiter", query.delimiter, most=4),
+        quote=_parse_mark("quote", query.quote, most=1, empty=True),
+        escape=_parse_mark("escape", query.escape, most=1),
+        encoding=None if charset is None else parse_encoding(charset),
+    )
+    marks = [mark for mark in (options.delimiter, options.quote) if mark]
+    if len(set(marks)) < len(marks):
+        raise Invalid("delimiter and quote must differ.")
+    if options.escape is not None:
+        if options.quote == "" or options.escape == options.delimiter:
+            raise Invalid("escape needs a quote, and must differ from the delimiter.")
+        if options.escape not in ("\\", options.quote or '"'):
+            raise Invalid("escape is the quote itself (quotes are doubled) or a backslash.")
+    return options
+
+
+def parse_media(content_type: str | None, content_encoding: str | None) -> Media:
+    """What a request's headers say of its body.
+
+    Raises:
+        UnsupportedMediaType: it is in a form that is not read; the message says what is.
+    """
+    if content_encoding and content_encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType(
+            f"Content-Encoding {content_encoding[:20]!r} is not read. Send the CSV uncompressed."
+        )
+    if not content_type:
+        return Media()
+    message = Message()
+    message["content-type"] = content_type
+    kind = message.get_content_type()
+    if kind == MULTIPART:
+        boundary = message.get_param("boundary")
+        if not isinstance(boundary, str) or not 0 < len(boundary) <= 200:
+            raise Invalid("The multipart Content-Type names no boundary.")
+        return Media(boundary=boundary.encode("utf-8", "replace"))
+    if kind not in CSV_TYPES:
+        advice = ""
+        if kind == "application/x-www-form-urlencoded":
+            # curl's -d also takes the line ends out of the file.
+            advice = " With curl, use --data-binary @FILE -H 'content-type: text/csv'."
+        raise UnsupportedMediaType(
+            f"{kind} is not read. Send CSV as text/csv or application/octet-stream, "
+            f"or as the multipart field 'file'.{advice}",
+            details={"supported": ["text/csv", "application/octet-stream", MULTIPART]},
+        )
+    charset = message.get_param("charset")
+    stated = {"present": True, "absent": False}.get(str(message.get_param("header")).lower())
+    return Media(charset=charset if isinstance(charset, str) else None, header=stated)
+
+
+def make_ingest_id(
+    input_sha256: str, options: Options, dataset_uuid: str, repetition: int = 0
+) -> str:
+    """The name of an ingest: the same input, options and dataset have the same.
+
+    `repetition` counts how often a later replace took away what the input had brought.
+    """
+    canonical = json.dumps(
+        {
+            "version": IDENTITY_VERSION,
+            "input": input_sha256,
+            "options": asdict(options),
+            "dataset": dataset_uuid,
+            "repetition": repetition,
+        },
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def options_from(values: Mapping[str, Any]) -> Options:
+    """Options from their plain form (`dataclasses.asdict`)."""
+    return Options(**values)
+
+
+def _parse_header(value: str) -> bool | None:
+    found = {"auto": None, "true": True, "1": True, "false": False, "0": False}
+    if value.lower() not in found:
+        raise Invalid("header is true, false or auto.")
+    return found[value.lower()]
+
+
+def _parse_mark(name: str, value: str | None, *, most: int, empty: bool = False) -> str | None:
+    """A delimiter, quote or escape: the character itself or a word for it."""
+    if value is None:
+        return None
+    mark = _WORDS.get(value.lower(), value)
+    if not mark and empty:
+        return mark
+    if not mark or len(mark.encode()) > most or any(end in mark for end in "\r\n\0"):
+        raise Invalid(
+            f"{name} is one character (not a line end), or one of: comma, semicolon, tab, pipe, "
+            "space, double, single, none, backslash."
+        )
+    return mark

@@ -1,0 +1,1 @@
+"""What ingestd does: spools bodies, runs workers, stores parts, registers them."""

@@ -1,0 +1,127 @@
+"""Bodies on their way to a worker: written to disk and hashed while they are received."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import InsufficientStorage
+from shared.lockfile import LOCK_NAME
+from shared.pool import BlockingPool
+
+# Pieces are gathered to this size: a hand-over to a thread costs more than a few KiB.
+PIECE = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A received body: where it lies, its bytes and its SHA-256 in hex."""
+
+    path: Path
+    size: int
+    sha256: str
+
+
+class Spool:
+    """Folders for ingests under way; nothing in them outlives its ingest.
+
+    Args:
+        root: the daemon's data directory.
+        pool: for writes.
+    """
+
+    def __init__(self, root: Path, pool: BlockingPool) -> None:
+        self._root = root
+        self._pool = pool
+
+    def clear(self) -> None:
+        """Removes what a process that died left behind. Call with the directory locked."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        for entry in self._root.iterdir():
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != LOCK_NAME:
+                entry.unlink(missing_ok=True)
+
+    @asynccontextmanager
+    async def folder(self) -> AsyncGenerator[Path]:
+        """A folder for one ingest, removed afterwards whatever happens.
+
+        Raises:
+            InsufficientStorage: the disk is full.
+        """
+        try:
+            path = Path(tempfile.mkdtemp(prefix="ingest-", dir=self._root))
+        except OSError as error:
+            raise explain_write(error) from error
+        try:
+            yield path
+        finally:
+            # In a thread, for large files take a while; to its end, even when cancelled.
+            await asyncio.shield(
+                asyncio.get_running_loop().run_in_executor(
+                    None, lambda: shutil.rmtree(path, ignore_errors=True)
+                )
+            )
+
+    async def receive(self, pieces: AsyncIterator[bytes], folder: Path) -> Upload:
+        """Writes a body to disk.
+
+        Raises:
+            InsufficientStorage: the disk is full.
+        """
+        path = folder / "source"
+        digest = hashlib.sha256()
+        size = 0
+        held = bytearray()
+        writing: asyncio.Task[None] | None = None
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+        def write(data: bytes) -> None:
+            digest.update(data)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+
+        try:
+            async for piece in pieces:
+                held += piece
+                if len(held) >= PIECE:
+                    # The next piece is received while this one is written.
+                    if writing is not None:
+                        await writing
+                    size += len(held)
+                    writing = asyncio.create_task(self._pool.run(write, bytes(held)))
+                    held.clear()
+            if writing is not None:
+                await writing
+                writing = None
+            size += len(held)
+            await self._pool.run(write, bytes(held))
+        except OSError as error:
+            raise explain_write(error) from error
+        finally:
+            if writing is not None:
+                with contextlib.suppress(Exception, asyncio.CancelledError):
+                    await writing
+            os.close(fd)
+        return Upload(path, size, digest.hexdigest())
+
+
+def explain_write(error: OSError) -> Exception:
+    """A full disk as the caller is told of it; any other failure as it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InsufficientStorage(
+            "The disk that ingestd works on is full. Free some space there, then send the file "
+            "again."
+        )
+    return error

@@ -1,0 +1,291 @@
+"""The table that a file becomes: types guessed, found out or given, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from services.ingestd.core.checks import (
+    Target,
+    convert_or,
+    expect_null,
+    fits,
+    profile_column,
+)
+from services.ingestd.core.contract import Misfit as ColumnMisfit
+from services.ingestd.core.contract import Plan, Planned, refuse_values, widen
+from services.ingestd.core.fields import Cells
+from services.ingestd.core.job import Part
+from services.ingestd.core.ladder import (
+    Profile,
+    choose_type,
+    describe_mixed,
+    describe_offsets,
+    describe_text,
+    profile_values,
+    spelling_of,
+)
+from services.ingestd.core.layout import decode_cell
+from services.ingestd.core.options import Contract
+from services.ingestd.worker.duck import Session, Source, column, raise_misfit, select_list
+from services.ingestd.worker.sidecar import Entry
+
+# Columns profiled in one pass: each takes more than a dozen aggregates.
+_AT_ONCE = 100
+# Characters of a value that a message shows.
+_SHOWN = 100
+_TEXT = Target("VARCHAR")
+
+
+class Table:
+    """What one file's rows are converted to.
+
+    Args:
+        session: runs the SQL.
+        plan: the columns.
+        contract: what becomes of values that do not fit a table that exists.
+        row_bytes: bytes of an average row.
+
+    `rejects` and `discarded` count what the contract left out, after `settle`.
+    """
+
+    def __init__(self, session: Session, plan: Plan, contract: Contract, row_bytes: int) -> None:
+        self.session = session
+        self.plan = plan
+        self.contract = contract
+        self.row_bytes = row_bytes
+        self.rejects = 0
+        self.discarded = 0
+        # Types of the columns that no table gives; None stands for never filled.
+        self._guesses: dict[int, Target | None] = {}
+        self._samples: dict[int, list[str | None]] = {}
+        self._profiles: dict[int, Profile] = {}
+        self._settled = False
+        self._source: Source | None = None
+
+    def guess(self, rows: Sequence[Cells]) -> None:
+        """Guesses the types that the file gives from a sample of its rows."""
+        for planned in self.plan.columns:
+            index = planned.index
+            if planned.target is not None or index is None:
+                continue
+            values = [decode_cell(row[index]) for row in rows]
+            profile = profile_values(values)
+            self._samples[index] = values
+            self._guesses[index] = _target_of(profile) if profile.values else None
+
+    @property
+    def has_types(self) -> bool:
+        """Whether any column is not text."""
+        return any(kind != "VARCHAR" for _, kind in self.columns())
+
+    def columns(self) -> tuple[tuple[str, str], ...]:
+        """Name and type of each column."""
+        return tuple((one.name, self._target(one).type) for one in self.plan.columns)
+
+    def is_given(self, index: int) -> bool:
+        """Whether a file column's type, or its absence, is the table's to say."""
+        return index not in self._guesses
+
+    def write(self, source: Source, ingest_id: str) -> list[Part]:
+        """Converts all rows, or those that the contract lets in.
+
+        Raises:
+            Misfit: a value does not hold to its column's type, and `settle` or `profile`
+                has not been told of it.
+        """
+        pairs = [(self._convert(one), one.name) for one in self.plan.columns]
+        select = f"SELECT {select_list(pairs)} FROM {source.sql()}{self._where()}"
+        return self.session.copy(select, ingest_id, self.row_bytes, source.size)
+
+    def profile(self, source: Source) -> None:
+        """Finds out over all rows the types that were only guessed."""
+        unsure = [index for index, guess in self._guesses.items() if guess != _TEXT]
+        for index, profile in self._profile(source, unsure).items():
+            self._profiles[index] = profile
+            self._guesses[index] = _target_of(profile) if profile.values else _TEXT
+
+    def settle(self, source: Source) -> None:
+        """Decides over all rows what becomes of values that do not fit.
+
+        Args:
+            source: with line numbers.
+
+        Raises:
+            Conflict: the contract refuses them; every column is named.
+        """
+        self.profile(source)
+        misfits, rows = self._find_misfits(source)
+        if misfits and self.contract == "evolve":
+            self._widen(misfits)
+            misfits, rows = self._find_misfits(source)
+        if misfits and self.contract in ("freeze", "evolve"):
+            raise refuse_values(misfits, self.contract)
+        if self.contract == "discard_row":
+            self.rejects = rows
+        else:
+            self.discarded = sum(one.count for one in misfits)
+        self._settled = True
+        self._source = source
+
+    def entries(self) -> Iterator[Entry]:
+        """What the contract left out, in order of lines, for the sidecar."""
+        if self._source is None or not (self.rejects or self.discarded):
+            return
+        tests = [
+            f"CASE WHEN NOT {condition} THEN {{'i': {index}, 'v': left({column(index)}, {_SHOWN})}}"
+            " END"
+            for index, condition in self._conditions()
+        ]
+        found = f"list_filter([{', '.join(tests)}], x -> x IS NOT NULL)"
+        query = (
+            f"SELECT line, span, found FROM (SELECT line, span, {found} AS found "
+            f"FROM {self._source.sql()}) WHERE len(found) > 0 ORDER BY line"
+        )
+        for line, span, misfits in self.session.stream_rows(query):
+            described = [self._describe(one["i"], one["v"]) for one in misfits]
+            if self.contract == "discard_row":
+                reason = "does_not_fit"
+                yield line, span, described[0][0], reason, "; ".join(text for _, text in described)
+            else:
+                for name, text in described:
+                    yield line, span, name, "discarded_value", text
+
+    def warnings(self) -> list[str]:
+        """Why columns stay text, and what was left out."""
+        found: list[str] = list(self.plan.warnings)
+        for planned in self.plan.columns:
+            if planned.index is None or planned.index not in self._samples:
+                continue
+            values = self._samples[planned.index]
+            kind = self._target(planned).type
+            said: str | None = None
+            if kind == "VARCHAR":
+                profile = self._profiles.get(planned.index)
+                said = describe_text(planned.name, values) or (
+                    describe_mixed(planned.name, profile) if profile else None
+                )
+            elif kind == "TIMESTAMPTZ":
+                said = describe_offsets(planned.name, values)
+            if said:
+                found.append(said)
+        if self.discarded:
+            found.append(
+                f"{self.discarded} values did not fit the table and were left out of their rows; "
+                "the object named under rejects lists them."
+            )
+        return found
+
+    def _target(self, planned: Planned) -> Target:
+        if planned.target is not None:
+            return planned.target
+        assert planned.index is not None
+        return self._guesses[planned.index] or _TEXT
+
+    def _convert(self, planned: Planned) -> str:
+        """The SQL expression of one column's values."""
+        target = self._target(planned)
+        if planned.index is None:
+            return f"CAST(NULL AS {target.type})"
+        text = column(planned.index)
+        if planned.target is None and self._guesses[planned.index] is None:
+            return expect_null(text, raise_misfit(planned.index))
+        discards = self._settled and self.contract == "discard_value" and planned.target is not None
+        return convert_or(target, text, "NULL" if discards else raise_misfit(planned.index))
+
+    def _where(self) -> str:
+        """Which rows are let in; before `settle`, that no row is left out unnoticed."""
+        if self._settled:
+            if self.contract != "discard_row":
+                return ""
+            return " WHERE " + (" AND ".join(one for _, one in self._conditions()) or "true")
+        if not self.plan.unknown:
+            return ""
+        filled = " AND ".join(f"{column(index)} IS NULL" for index in self.plan.unknown)
+        return f" WHERE CASE WHEN {filled} THEN true ELSE {raise_misfit(self.plan.unknown[0])} END"
+
+    def _conditions(self) -> list[tuple[int, str]]:
+        """What must hold of a row that fits, by file column."""
+        held: list[tuple[int, str]] = []
+        for planned in self.plan.columns:
+            if planned.index is None or planned.target is None or planned.target == _TEXT:
+                continue
+            held.append((planned.index, fits(planned.target, column(planned.index))))
+        held += [(index, f"({column(index)} IS NULL)") for index in self.plan.unknown]
+        return held
+
+    def _find_misfits(self, source: Source) -> tuple[list[ColumnMisfit], int]:
+        """Columns with values that do not fit, and how many rows have any."""
+        conditions = self._conditions()
+        if not conditions:
+            return [], 0
+        wanted = [f"count(*) FILTER (NOT ({' AND '.join(one for _, one in conditions)}))"]
+        for index, condition in conditions:
+            odd = f"FILTER (NOT {condition})"
+            wanted += [
+                f"count(*) {odd}",
+                f"min(line) {odd}",
+                f"arg_min(left({column(index)}, 200), line) {odd}",
+            ]
+        rows, *figures = self.session.fetch_row(f"SELECT {', '.join(wanted)} FROM {source.sql()}")
+        found = [
+            (index, *figures[3 * place : 3 * place + 3])
+            for place, (index, _) in enumerate(conditions)
+            if figures[3 * place]
+        ]
+        profiles = self._profile(source, [one[0] for one in found])
+        misfits = [
+            ColumnMisfit(
+                column=self._name_of(index),
+                expected=self._expected(index),
+                found=choose_type(profiles[index]),
+                count=count,
+                example=example,
+                line=line,
+            )
+            for index, count, line, example in found
+        ]
+        return misfits, rows
+
+    def _widen(self, misfits: Sequence[ColumnMisfit]) -> None:
+        """Widens the columns that can be; the others keep their type and are refused."""
+        wider = {one.column: widen(one.expected, one.found) for one in misfits}
+        targets = {
+            planned.index: Target(kind)
+            for planned in self.plan.columns
+            if planned.index is not None and (kind := wider.get(planned.name)) is not None
+        }
+        self.plan = self.plan.with_targets(targets)
+
+    def _profile(self, source: Source, indices: Sequence[int]) -> dict[int, Profile]:
+        found: dict[int, Profile] = {}
+        for start in range(0, len(indices), _AT_ONCE):
+            some = indices[start : start + _AT_ONCE]
+            wanted = [one for index in some for one in profile_column(column(index))]
+            row = self.session.fetch_row(f"SELECT {', '.join(wanted)} FROM {source.sql()}")
+            width = len(row) // len(some)
+            for place, index in enumerate(some):
+                figures = row[place * width : (place + 1) * width]
+                found[index] = Profile(tuple(figures[:3]), *figures[3:])
+        return found
+
+    def _name_of(self, index: int) -> str:
+        for planned in self.plan.columns:
+            if planned.index == index:
+                return planned.name
+        return self.plan.unknown_names[self.plan.unknown.index(index)]
+
+    def _expected(self, index: int) -> str:
+        for planned in self.plan.columns:
+            if planned.index == index:
+                return self._target(planned).type
+        return "no such column"
+
+    def _describe(self, index: int, value: str) -> tuple[str, str]:
+        name = self._name_of(index)
+        if index in self.plan.unknown:
+            return name, f"has {value!r} in {name!r}, and the table has no such column"
+        return name, f"has {value!r} in {name!r}, which does not fit {self._expected(index)}"
+
+
+def _target_of(profile: Profile) -> Target:
+    return Target(choose_type(profile), exact=True, booleans=spelling_of(profile))

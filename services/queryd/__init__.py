@@ -1,0 +1,1 @@
+"""queryd owns SQL: SELECT over the catalogue's datasets, run in sandboxed worker processes."""

@@ -1,0 +1,1 @@
+"""Side effects of the daemon: worker processes, catalogue look-ups, streamed answers."""

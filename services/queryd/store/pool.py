@@ -1,0 +1,219 @@
+"""The pool of workers: hands one out, takes it back, replaces those that end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import shutil
+from collections import deque
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from services.queryd.core.frames import Kind
+from services.queryd.store.figures import Figures
+from services.queryd.store.process import WorkerGone, WorkerProcess
+from shared.config import QuerydSection
+from shared.errors import RateLimited, Unavailable
+from shared.pool import BlockingPool
+
+logger = logging.getLogger("lakehouse.queryd")
+
+# A worker is warm in about a third of a second; one that takes this long is stuck. Seconds.
+_START_S = 30.0
+# A worker has a new database ready in about 15 ms; one that takes this long is stuck. Seconds.
+_RENEW_S = 10.0
+# Wait after a worker that died before it was warm, doubled up to the second. Seconds.
+_BACKOFF_S, _MOST_BACKOFF_S = 0.1, 5.0
+
+
+class WorkerPool:
+    """`section.workers` processes, each for one query at a time.
+
+    Args:
+        section: limits.
+        folder: where workers have their folders; emptied at start.
+        readable: folders that hold data files.
+        figures: counted here: workers, the queue, kills.
+    """
+
+    def __init__(
+        self, section: QuerydSection, folder: Path, readable: tuple[str, ...], figures: Figures
+    ) -> None:
+        self._section = section
+        self._folder = folder
+        self._readable = readable
+        self._figures = figures
+        self._numbers = itertools.count(1)
+        self._idle: deque[WorkerProcess] = deque()
+        self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._live: set[WorkerProcess] = set()
+        self._fresh: set[WorkerProcess] = set()
+        self._disk = BlockingPool("queryd-disk", 1, 10_000)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
+        self._failures = 0
+        self._complaint = ""
+
+    def start(self) -> None:
+        """Starts all workers; they warm up on their own."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder.mkdir(parents=True)
+        for _ in range(self._section.workers):
+            self._spawn()
+
+    async def close(self) -> None:
+        """Kills all workers and waits for their end."""
+        self._closing = True
+        for turn in self._waiting:
+            if not turn.done():
+                turn.set_exception(Unavailable("queryd is shutting down."))
+        for worker in list(self._live):
+            worker.kill("shutdown")
+        for worker in list(self._live):
+            await worker.wait()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._disk.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def check(self) -> str:
+        """ "ok" when a worker is warm or at work, else the reason why not."""
+        if self._live - self._fresh:
+            return "ok"
+        if self._failures:
+            return f"no worker starts ({self._complaint})"
+        return "no worker is warm yet"
+
+    async def acquire(self) -> WorkerProcess:
+        """A warm worker, the caller's until `release`.
+
+        Raises:
+            RateLimited: all are busy and the queue is full.
+        """
+        if self._idle:
+            worker = self._idle.popleft()
+            worker.hold()
+            self._count()
+            return worker
+        if len(self._waiting) >= self._section.queue_length:
+            raise RateLimited(
+                f"All {self._section.workers} query workers are busy and "
+                f"{self._section.queue_length} queries are waiting. Try again shortly.",
+                headers={"Retry-After": "1"},
+            )
+        turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        self._count()
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                turn.result().let_go()
+                self._offer(turn.result())  # it came in the same moment; pass it on
+            raise
+        finally:
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(turn)
+            self._count()
+
+    def release(self, worker: WorkerProcess, *, finished: bool) -> None:
+        """Gives a worker back.
+
+        Args:
+            finished: its query has ended in END or ERROR. A worker in the middle of one is
+                killed: no engine can be trusted to stop at once.
+        """
+        if finished:
+            self._keep(self._await_ready(worker, _RENEW_S))
+        else:
+            worker.kill("abandoned")
+        worker.let_go()
+
+    def _spawn(self) -> None:
+        if self._closing:
+            return
+        folder = self._folder / str(next(self._numbers))
+        try:
+            worker = WorkerProcess(self._section, folder, self._readable, self._note_exit)
+        except OSError as error:
+            self._note_failure(error.strerror or type(error).__name__)
+            self._keep(self._spawn_later())
+            return
+        self._live.add(worker)
+        self._fresh.add(worker)
+        self._keep(self._await_ready(worker, _START_S))
+
+    async def _await_ready(self, worker: WorkerProcess, patience_s: float) -> None:
+        """Waits for READY and offers the worker; ends it when it is worn or stuck."""
+        worker.hold()
+        try:
+            async with asyncio.timeout(patience_s):
+                kind, length = await worker.receive()
+                told = await worker.read_json(length)
+        except WorkerGone:
+            return
+        except TimeoutError:
+            worker.kill("stuck")
+            return
+        finally:
+            worker.let_go()
+        if kind is not Kind.READY or told["worn"]:
+            worker.kill("worn")
+            return
+        self._fresh.discard(worker)
+        self._failures = 0
+        self._offer(worker)
+
+    def _offer(self, worker: WorkerProcess) -> None:
+        """Hands a warm worker to who waits longest, or sets it aside."""
+        if not worker.alive:
+            return
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                worker.hold()
+                turn.set_result(worker)
+                return
+        self._idle.append(worker)
+        self._count()
+
+    def _note_exit(self, worker: WorkerProcess) -> None:
+        self._live.discard(worker)
+        with contextlib.suppress(ValueError):
+            self._idle.remove(worker)
+        if self._closing:
+            return
+        self._figures.ended(worker.reason or ("worn" if worker.status == 0 else "crashed"))
+        if worker in self._fresh:
+            # Unlike one that a query ended, the next may fare no better.
+            self._note_failure(worker.read_complaint() or f"exit status {worker.status}")
+        self._fresh.discard(worker)
+        self._keep(self._clear_away(worker.folder))
+        self._keep(self._spawn_later())
+        self._count()
+
+    def _note_failure(self, complaint: str) -> None:
+        self._failures += 1
+        self._complaint = complaint
+        logger.warning("A query worker did not start: %s", complaint)
+
+    async def _clear_away(self, folder: Path) -> None:
+        # Gigabytes of scratch files take the kernel a while.
+        await self._disk.run(shutil.rmtree, folder, ignore_errors=True)
+
+    async def _spawn_later(self) -> None:
+        if self._failures:
+            await asyncio.sleep(min(_BACKOFF_S * 2**self._failures, _MOST_BACKOFF_S))
+        self._spawn()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _count(self) -> None:
+        self._figures.gauge(idle=len(self._idle), live=len(self._live), queue=len(self._waiting))

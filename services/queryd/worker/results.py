@@ -1,0 +1,265 @@
+"""Answers as they are written: Arrow IPC, one JSON body, or JSON lines.
+
+All three read the query's own stream of Arrow batches, so the query runs once, in order, and
+no more than a few batches are held. JSON text is written by a second database of the worker
+(`Scribe`) that sees nothing but these batches.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import duckdb
+import orjson
+import pyarrow as pa
+
+from services.queryd.core.accept import Format
+from services.queryd.core.jsontext import SqlType, write_row_array, write_row_object
+
+Part = memoryview | bytes
+Send = Callable[[Sequence[Part]], None]
+
+# Bytes of one batch to aim for: large enough that the cost per batch does not show, small
+# enough that it is still in the processor's cache when it is sent on.
+_BATCH_BYTES = 1 << 20
+# DuckDB's vectors have 2,048 rows; batches are whole vectors.
+_VECTOR = 2048
+_MOST_ROWS = 32 * _VECTOR
+# Values without a fixed width may be long: a batch of 50 KB texts has 400 MB at this many.
+_MOST_ROWS_VARYING = 4 * _VECTOR
+_WIDTHS = {
+    **dict.fromkeys(("boolean", "tinyint", "utinyint"), 1),
+    **dict.fromkeys(("smallint", "usmallint"), 2),
+    **dict.fromkeys(("integer", "uinteger", "float", "date"), 4),
+    **dict.fromkeys(("bigint", "ubigint", "double", "timestamp", "time"), 8),
+    "timestamp with time zone": 8,
+    **dict.fromkeys(("hugeint", "uhugeint", "decimal", "interval"), 16),
+}
+_VARYING_WIDTH = 24
+ARROW_END = b"lakehouse.truncated"
+ARROW_ROWS = b"lakehouse.row_count"
+
+
+class Result(Protocol):
+    """Writes one answer: `begin` once, `batch` until it says no, `end` once."""
+
+    rows: int
+    truncated: bool
+
+    def run(self, send: Send, begun: Callable[[], None]) -> None:
+        """Writes the answer; calls `begun` when the first rows are there."""
+        ...
+
+
+def choose_batch_rows(columns: Sequence[tuple[str, SqlType]]) -> int:
+    """Rows of one batch, in whole vectors, from how wide a row is."""
+    widths = [_WIDTHS.get(kind.id) for _, kind in columns]
+    width = sum(w or _VARYING_WIDTH for w in widths)
+    most = _MOST_ROWS_VARYING if None in widths else _MOST_ROWS
+    return min(max(_BATCH_BYTES // max(width, 1) // _VECTOR, 1) * _VECTOR, most)
+
+
+def cut_batches(
+    batches: Iterator[pa.RecordBatch], max_rows: int
+) -> Iterator[tuple[pa.RecordBatch, bool]]:
+    """Batches up to `max_rows` rows in all; True beside the last one when more would follow."""
+    left = max_rows
+    for batch in batches:
+        if batch.num_rows > left:
+            yield batch.slice(0, left), True
+            return
+        left -= batch.num_rows
+        yield batch, False
+
+
+class _Sink:
+    """A file to pyarrow's writer: keeps the buffers it is given, without a copy."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self.parts: list[Part] = []
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data)
+        self.parts.append(view)
+        return view.nbytes
+
+    def take(self) -> list[Part]:
+        parts, self.parts = self.parts, []
+        return parts
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+
+class ArrowResult:
+    """An Arrow IPC stream. It ends with a batch of no rows whose metadata tells the rest."""
+
+    def __init__(self, reader: pa.RecordBatchReader, max_rows: int) -> None:
+        self._reader = reader
+        self._max_rows = max_rows
+        self.rows = 0
+        self.truncated = False
+
+    def run(self, send: Send, begun: Callable[[], None]) -> None:
+        batches = cut_batches(iter(self._reader), self._max_rows)
+        first = next(batches, None)
+        begun()
+        sink, schema = _Sink(), self._reader.schema
+        writer = pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema)
+        while first is not None:
+            batch, self.truncated = first
+            if batch.num_rows:
+                writer.write_batch(batch)
+                self.rows += batch.num_rows
+                send(sink.take())
+            first = next(batches, None)
+        empty = pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in schema], schema=schema)
+        told = {
+            ARROW_END: b"true" if self.truncated else b"false",
+            ARROW_ROWS: str(self.rows).encode(),
+        }
+        writer.write_batch(empty, custom_metadata=told)
+        writer.close()
+        send(sink.take())
+
+
+class Scribe:
+    """A database that turns Arrow batches into JSON text. It reads no file and no user's SQL."""
+
+    def __init__(self, threads: int, memory_mb: int) -> None:
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "threads": threads,
+                "enable_external_access": "false",
+                "python_enable_replacements": "false",
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "memory_limit": f"{memory_mb}MiB",
+                "errors_as_json": "true",
+            },
+        )
+        self._connection.execute("SET TimeZone = 'UTC'")
+
+    def write(
+        self, reader: pa.RecordBatchReader, row: str, columns: int, rows: int
+    ) -> Iterator[pa.RecordBatch]:
+        """Batches of one text column, a row of `reader` each."""
+        names = ", ".join(f"c{i}" for i in range(columns))
+        # As a bare capsule it is read without pyarrow's dataset machinery, which would
+        # refuse columns of one name and costs more than the formatting.
+        self._connection.register("result", reader.__arrow_c_stream__())
+        query = self._connection.execute(f"SELECT {row} FROM result AS q({names})")
+        yield from query.to_arrow_reader(rows)
+
+    def forget(self) -> None:
+        """Lets go of the last query's batches."""
+        self._connection.unregister("result")
+
+
+class JsonResult:
+    """One JSON body: columns, rows as arrays, and what was counted after them."""
+
+    def __init__(
+        self,
+        batches: Iterator[pa.RecordBatch],
+        columns: Sequence[tuple[str, str]],
+        max_rows: int,
+        begun_at: float,
+    ) -> None:
+        self._batches = batches
+        self._columns = [{"name": name, "type": kind} for name, kind in columns]
+        self._max_rows = max_rows
+        self._begun_at = begun_at
+        self.rows = 0
+        self.truncated = False
+
+    def run(self, send: Send, begun: Callable[[], None]) -> None:
+        batches = cut_batches(self._batches, self._max_rows)
+        first = next(batches, None)
+        begun()
+        head = b'{"columns":' + orjson.dumps(self._columns) + b',"rows":['
+        parts: list[Part] = [head]
+        while first is not None:
+            batch, self.truncated = first
+            text = take_text(batch)
+            # Each row's text begins with a comma; the body's first row needs none.
+            parts.append(text[1:] if self.rows == 0 else text)
+            self.rows += batch.num_rows
+            send(parts)
+            parts = []
+            first = next(batches, None)
+        tail = {
+            "row_count": self.rows,
+            "truncated": self.truncated,
+            "elapsed_ms": round((time.perf_counter() - self._begun_at) * 1000, 3),
+        }
+        send([*parts, b"]," + orjson.dumps(tail)[1:]])
+
+
+class NdjsonResult:
+    """One JSON object a line; a last line tells when rows were left out."""
+
+    def __init__(self, batches: Iterator[pa.RecordBatch], max_rows: int) -> None:
+        self._batches = batches
+        self._max_rows = max_rows
+        self.rows = 0
+        self.truncated = False
+
+    def run(self, send: Send, begun: Callable[[], None]) -> None:
+        batches = cut_batches(self._batches, self._max_rows)
+        first = next(batches, None)
+        begun()
+        while first is not None:
+            batch, self.truncated = first
+            self.rows += batch.num_rows
+            send([take_text(batch)])
+            first = next(batches, None)
+        if self.truncated:
+            told = {"$truncated": True, "$row_count": self.rows}
+            send([orjson.dumps(told) + b"\n"])
+
+
+def take_text(batch: pa.RecordBatch) -> memoryview:
+    """The bytes of a batch's one text column, row after row: they lie so in its buffer."""
+    column = batch.column(0)
+    if not len(column):
+        return memoryview(b"")
+    _, offsets, data = column.buffers()
+    wide = pa.types.is_large_string(column.type)
+    ends = memoryview(offsets).cast("q" if wide else "i")
+    return memoryview(data)[ends[column.offset] : ends[column.offset + len(column)]]
+
+
+def make_result(
+    form: Format,
+    reader: pa.RecordBatchReader,
+    columns: Sequence[tuple[str, SqlType]],
+    scribe: Scribe,
+    max_rows: int,
+    begun_at: float,
+) -> Result:
+    """What writes the answer in a format."""
+    if form is Format.ARROW:
+        return ArrowResult(reader, max_rows)
+    names, types = [name for name, _ in columns], [kind for _, kind in columns]
+    rows = choose_batch_rows(columns)
+    if form is Format.NDJSON:
+        lines = scribe.write(reader, write_row_object(names, types), len(columns), rows)
+        return NdjsonResult(lines, max_rows)
+    arrays = scribe.write(reader, write_row_array(types), len(columns), rows)
+    return JsonResult(arrays, [(n, k.name) for n, k in columns], max_rows, begun_at)

@@ -1,0 +1,41 @@
+"""What the daemon tells a worker at its start, as one JSON argument."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """Limits and folders of one worker.
+
+    Attributes:
+        fd: the descriptor of its socket.
+        parent: the daemon's process id.
+        memory_mb: what a query may use.
+        temp_mb: what it may spill to disk.
+        threads: of the engine.
+        files: descriptors it may open.
+        scratch: its own folder for spilling.
+        readable: folders that hold data files.
+    """
+
+    fd: int
+    parent: int
+    memory_mb: int
+    temp_mb: int
+    threads: int
+    files: int
+    scratch: str
+    readable: tuple[str, ...]
+
+    def to_json(self) -> str:
+        """The argument's text."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> WorkerSettings:
+        """The settings in an argument."""
+        values = json.loads(text)
+        return cls(**{**values, "readable": tuple(values["readable"])})

@@ -1,0 +1,1 @@
+"""storaged owns the objects: bytes under keys, durable, with conditional writes and ranges."""

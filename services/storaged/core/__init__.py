@@ -1,0 +1,1 @@
+"""Decisions of storaged: keys and their names, conditions, ranges, caps, listing order."""

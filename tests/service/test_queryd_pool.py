@@ -1,0 +1,515 @@
+"""Workers as processes: what they may do, how they end, who waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from services.queryd.app import create_app
+from services.queryd.store.pool import WorkerPool
+from shared.context import DEADLINE_HEADER
+from shared.errors import Unavailable
+from shared.http1 import make_protocol
+from tests.support.apps import make_config
+from tests.support.queryd import ARROW, NDJSON, FakeCatalogue, Service, queryd
+
+pytestmark = pytest.mark.anyio
+
+ENDLESS = "SELECT sum(hash(i)) FROM range(1000000000000) AS t(i)"
+# More bytes than all buffers between a worker and a client hold.
+LONG = "SELECT i, repeat('x', 1000) AS t FROM range(3000000) AS r(i)"
+
+
+async def until(check: Callable[[], object], seconds: float = 10.0) -> None:
+    """Waits until the check gives something true."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, "waited too long"
+        await asyncio.sleep(0.005)
+
+
+def workers() -> list[int]:
+    """Process ids of this process's living query workers."""
+    found: list[int] = []
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                if b"services.queryd.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+    return sorted(found)
+
+
+async def warm(service: Service) -> list[int]:
+    """Waits until /ready; gives the workers' process ids."""
+    await wait_ready(service.client)
+    return workers()
+
+
+async def wait_ready(client: httpx.AsyncClient) -> None:
+    """Waits until /ready answers 200."""
+    deadline = time.monotonic() + 20
+    while (await client.get("/ready")).status_code != 200:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def figure(service: Service, name: str) -> float:
+    """One figure of /metrics by its full name; 0 while it is not there."""
+    for line in (await service.client.get("/metrics")).text.splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+async def test_the_daemon_is_ready_when_a_worker_is_warm(tmp_path: Path) -> None:
+    async with queryd(tmp_path) as service:
+        response = await service.client.get("/ready")
+        assert response.status_code == 503
+        assert response.json()["error"]["details"]["checks"]["workers"] == "no worker is warm yet"
+        await warm(service)
+        assert (await service.client.get("/health")).status_code == 200
+    assert service.catalogue.closed
+
+
+async def test_a_worker_has_an_empty_environment_one_socket_and_its_limits(tmp_path: Path) -> None:
+    os.environ["QUERYD_TEST_TOKEN"] = "not for workers"
+    try:
+        async with queryd(
+            tmp_path, workers=1, worker_memory_mb=300, worker_temp_mb=77, worker_files=123
+        ) as service:
+            [pid] = await warm(service)
+            process = Path(f"/proc/{pid}")
+            environment = process.joinpath("environ").read_bytes()
+            assert b"QUERYD_TEST_TOKEN" not in environment
+            assert b"PATH=" not in environment
+            opened = [os.readlink(fd) for fd in process.joinpath("fd").iterdir()]
+            assert sum("socket:" in name for name in opened) == 1
+            foreign = [
+                name
+                for name in opened
+                if "socket:" not in name
+                and not name.startswith(("/proc/", "/dev/null"))
+                and str(tmp_path / "data" / "queryd") not in name
+                and "eventfd" not in name
+            ]
+            assert foreign == []
+            limits = {
+                line[:26].strip(): line[26:].split()[0]
+                for line in process.joinpath("limits").read_text().splitlines()[1:]
+            }
+            assert limits["Max core file size"] == "0"
+            assert limits["Max open files"] == "123"
+            assert limits["Max file size"] == str(77 << 20)
+            assert limits["Max processes"] != "unlimited"
+            size = int(process.joinpath("statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
+            assert size < int(limits["Max address space"]) < size + (600 << 20)
+            status = process.joinpath("status").read_text()
+            assert "NoNewPrivs:\t1" in status
+            assert process.joinpath("oom_score_adj").read_text().strip() == "1000"
+            assert os.getsid(pid) == pid
+    finally:
+        del os.environ["QUERYD_TEST_TOKEN"]
+
+
+async def test_workers_are_gone_with_their_daemon(tmp_path: Path) -> None:
+    async with queryd(tmp_path) as service:
+        pids = await warm(service)
+        assert len(pids) == 2
+        folder = service.config.data_dir("queryd") / "tmp"
+        assert len(list(folder.iterdir())) == 2
+    assert workers() == []
+    assert not folder.exists()
+
+
+async def test_two_daemons_cannot_share_a_data_directory(tmp_path: Path) -> None:
+    async with queryd(tmp_path) as service:
+        await warm(service)
+        second = create_app(service.config, catalogue=FakeCatalogue(tmp_path / "other"))
+        with pytest.raises(Unavailable, match="in use"):
+            async with second.router.lifespan_context(second):
+                pass
+        assert await service.rows("SELECT 1") == [[1]]
+
+
+async def test_an_idle_worker_that_dies_is_replaced(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        [pid] = await warm(service)
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: workers() and workers() != [pid])
+        assert await service.rows("SELECT 1") == [[1]]
+        ended = 'lakehouse_queryd_workers_ended_total{reason="crashed"}'
+        assert await figure(service, ended) == 1
+
+
+async def test_a_worker_that_dies_in_a_query_is_told_and_replaced(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        [pid] = await warm(service)
+        running = asyncio.create_task(service.sql(ENDLESS))
+        await until(lambda: is_busy(pid))
+        os.kill(pid, signal.SIGSEGV)
+        response = await running
+        assert response.status_code == 422
+        assert "ended the process" in response.json()["error"]["message"]
+        assert await service.rows("SELECT 1") == [[1]]
+
+
+def is_busy(pid: int) -> bool:
+    """Whether a process has used a tenth of a second of processor time since it was warm."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    used = int(fields[11]) + int(fields[12])
+    begun = is_busy.__dict__.setdefault(str(pid), used)
+    return used - begun >= 10
+
+
+async def test_a_worker_stops_with_a_killed_daemon(tmp_path: Path) -> None:
+    """The worker asks the kernel to die with its parent, even in the middle of a query."""
+    script = (
+        "import asyncio, sys, pathlib\n"
+        "from tests.support.queryd import queryd\n"
+        "async def main():\n"
+        "    async with queryd(pathlib.Path(sys.argv[1]), workers=1) as service:\n"
+        f"        await service.sql({ENDLESS!r})\n"
+        "asyncio.run(main())\n"
+    )
+    daemon = await asyncio.create_subprocess_exec(
+        os.sys.executable, "-c", script, str(tmp_path), cwd=Path(__file__).parents[2]
+    )  # fmt: skip
+
+    def children() -> list[str]:
+        return Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+
+    await until(children, 20)
+    pid = children()[0]
+    await until(lambda: b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    daemon.kill()
+    await daemon.wait()
+    await until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+async def test_queries_wait_their_turn_and_the_queue_has_an_end(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1, queue_length=2) as service:
+        await warm(service)
+        running = [asyncio.create_task(service.sql(ENDLESS, timeout_s=1)) for _ in range(1)]
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
+        waiting = [asyncio.create_task(service.sql("SELECT 1")) for _ in range(2)]
+        await until_figure(service, "lakehouse_queryd_queue", 2)
+        refused = await service.sql("SELECT 1")
+        assert refused.status_code == 429
+        assert refused.headers["retry-after"] == "1"
+        assert refused.json()["error"]["code"] == "rate_limited"
+        assert [r.status_code for r in await asyncio.gather(*running)] == [504]
+        assert [r.status_code for r in await asyncio.gather(*waiting)] == [200, 200]
+        assert await figure(service, "lakehouse_queryd_queue") == 0
+
+
+async def until_figure(service: Service, name: str, value: float) -> None:
+    deadline = time.monotonic() + 10
+    while await figure(service, name) != value:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
+async def test_a_query_that_waits_past_its_deadline_is_told_so(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        await warm(service)
+        running = asyncio.create_task(service.sql(ENDLESS, timeout_s=1.5))
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
+        begun = time.monotonic()
+        response = await service.sql("SELECT 1", timeout_s=0.3)
+        assert response.status_code == 504
+        assert 0.3 <= time.monotonic() - begun < 0.55
+        assert (await running).status_code == 504
+
+
+@pytest.mark.parametrize(
+    ("section", "body", "headers"),
+    [
+        ({}, {"timeout_s": 0.5}, {}),
+        ({"query_timeout_s": 0.5}, {}, {}),
+        ({"query_timeout_s": 0.5}, {"timeout_s": 30}, {}),
+        ({}, {}, {DEADLINE_HEADER: "500"}),
+        ({}, {"timeout_s": 30}, {DEADLINE_HEADER: "500"}),
+        ({"request_timeout_s": 0.5}, {}, {}),
+    ],
+)
+async def test_the_first_deadline_kills_within_a_quarter_of_a_second(
+    tmp_path: Path, section: dict[str, Any], body: dict[str, Any], headers: dict[str, str]
+) -> None:
+    async with queryd(tmp_path, workers=1, **section) as service:
+        [pid] = await warm(service)
+        begun = time.monotonic()
+        response = await service.sql(ENDLESS, headers=headers, **body)
+        took = time.monotonic() - begun
+        assert response.status_code == 504
+        assert response.json()["error"]["code"] == "timeout"
+        assert 0.5 <= took < 0.75
+        await until(lambda: pid not in workers(), 0.25)
+        await warm(service)
+        assert (await service.sql("SELECT 1")).status_code == 200
+
+
+async def test_a_deadline_already_over_starts_nothing(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        await warm(service)
+        response = await service.sql("SELECT 1", headers={DEADLINE_HEADER: "0"})
+        assert response.status_code == 504
+
+
+async def test_the_time_of_the_catalogue_counts(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        await warm(service)
+        service.catalogue.add("t", "SELECT 1 AS a")
+        service.catalogue.delay_s = 30
+        begun = time.monotonic()
+        response = await service.sql("FROM t", timeout_s=0.5)
+        assert response.status_code == 504
+        assert time.monotonic() - begun < 0.75
+        service.catalogue.delay_s = 0
+        assert await service.rows("FROM t", timeout_s=20) == [[1]]
+
+
+async def test_datasets_are_looked_up_side_by_side(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        await warm(service)
+        for name in ("a", "b", "c", "d"):
+            service.catalogue.add(name, "SELECT 1 AS x")
+        service.catalogue.delay_s = 0.3
+        begun = time.monotonic()
+        assert await service.rows("SELECT * FROM a, b, c, d") == [[1, 1, 1, 1]]
+        assert time.monotonic() - begun < 0.9
+
+
+async def test_a_caller_that_gives_up_frees_its_worker(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        [pid] = await warm(service)
+        running = asyncio.create_task(service.sql(ENDLESS))
+        await until(lambda: is_busy(pid))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await until(lambda: pid not in workers(), 0.5)
+        assert await service.rows("SELECT 1") == [[1]]
+        gone = 'lakehouse_queryd_queries_total{format="json",outcome="gone"}'
+        assert await figure(service, gone) == 1
+
+
+async def test_a_waiting_caller_that_gives_up_leaves_the_queue(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        await warm(service)
+        running = asyncio.create_task(service.sql(ENDLESS, timeout_s=1))
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
+        waiting = asyncio.create_task(service.sql("SELECT 1"))
+        await until_figure(service, "lakehouse_queryd_queue", 1)
+        waiting.cancel()
+        await until_figure(service, "lakehouse_queryd_queue", 0)
+        assert (await running).status_code == 504
+        assert await service.rows("SELECT 1") == [[1]]
+
+
+async def test_a_worker_that_a_query_left_swollen_is_replaced(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1, worker_memory_mb=2048) as service:
+        [pid] = await warm(service)
+        sql = "SELECT max(length(unnest)) FROM unnest([repeat('x', 100000000 + i) FOR i IN [1, 2, 3]])"
+        assert await service.rows(sql) == [[100_000_003]]
+        rows = await service.rows("SELECT 1")
+        assert rows == [[1]]
+        ended = [
+            await figure(service, f'lakehouse_queryd_workers_ended_total{{reason="{reason}"}}')
+            for reason in ("worn", "crashed")
+        ]
+        # Whether the allocator gave the memory back decides; a crash it must not be.
+        assert ended in ([1.0, 0.0], [0.0, 0.0])
+        assert (workers() == [pid]) == (ended == [0.0, 0.0])
+
+
+async def test_a_query_spills_to_its_own_folder_and_within_its_bounds(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1, worker_memory_mb=256, worker_temp_mb=2048) as service:
+        await warm(service)
+        sql = "SELECT count(*) FROM (SELECT md5(i::VARCHAR) m FROM range(3000000) t(i) ORDER BY m)"
+        asked = "SELECT max(r) FROM (SELECT row_number() OVER (ORDER BY md5(i::VARCHAR)) r "
+        assert await service.rows(f"{asked} FROM range(2000000) t(i))") == [[2_000_000]]
+        assert (await service.sql(sql)).status_code == 200
+    async with queryd(
+        tmp_path / "small", workers=1, worker_memory_mb=256, worker_temp_mb=16
+    ) as small:
+        await warm(small)
+        response = await small.sql(f"{asked}, i FROM range(20000000) t(i))")
+        assert response.status_code == 422
+        assert "MB" in response.json()["error"]["message"]
+        assert await small.rows("SELECT 1") == [[1]]
+
+
+async def test_a_worker_that_cannot_start_is_told_by_ready_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.queryd.store.process.sys.executable", "/bin/false")
+    async with queryd(tmp_path, workers=1) as service:
+        deadline = time.monotonic() + 10
+        while True:
+            error = (await service.client.get("/ready")).json()["error"]
+            if "no worker starts" in error["details"]["checks"]["workers"]:
+                break
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        response = await service.sql("SELECT 1", timeout_s=0.3)
+        assert response.status_code == 504
+        monkeypatch.undo()
+        await warm(service)
+        assert await service.rows("SELECT 1") == [[1]]
+
+
+@asynccontextmanager
+async def real_queryd(tmp_path: Path, **section: Any) -> AsyncGenerator[tuple[int, FakeCatalogue]]:
+    """queryd behind a real socket; gives its port and its catalogue."""
+    config = make_config(tmp_path, queryd=section)
+    catalogue = FakeCatalogue(config.data_dir("storaged") / "datasets" / "it")
+    app = create_app(config, catalogue=catalogue)
+    protocol = make_protocol("queryd", config.http.max_header_bytes)
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http=protocol, log_config=None, lifespan="on")
+    )
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        await wait_ready(client)
+    try:
+        yield port, catalogue
+    finally:
+        server.should_exit = True
+        await task
+
+
+async def post(
+    port: int, sql: str, accept: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Sends a query over a plain socket."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    body = json.dumps({"sql": sql}).encode()
+    writer.write(
+        f"POST /sql HTTP/1.1\r\nHost: localhost\r\nAccept: {accept}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
+    await writer.drain()
+    return reader, writer
+
+
+@pytest.mark.parametrize("accept", [ARROW, NDJSON])
+async def test_a_slow_reader_holds_the_query_back_and_not_its_rows(
+    tmp_path: Path, accept: str
+) -> None:
+    """Rows that nobody takes stay unmade: neither daemon nor worker grows with them."""
+    async with real_queryd(tmp_path, workers=1) as (port, _):
+        reader, writer = await post(port, LONG, accept)
+        assert b"200" in await reader.readline()
+        await reader.readexactly(1 << 20)
+        pid = workers()[0]
+        own = os.getpid()
+        before = resident(own)
+        sizes: list[int] = []
+        calm = time.monotonic()
+        while time.monotonic() - calm < 0.7:
+            used = processor_time(pid)
+            sizes.append(resident(pid))
+            await asyncio.sleep(0.05)
+            if processor_time(pid) != used:
+                calm = time.monotonic()  # it is still filling the buffers
+        assert resident(own) - before < 64 << 20
+        assert max(sizes) < 400 << 20
+        writer.close()
+        await until(lambda: pid not in workers(), 1.0)
+
+
+def resident(pid: int) -> int:
+    """Bytes of a process in memory."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE")
+
+
+def processor_time(pid: int) -> int:
+    """Ticks that a process has run."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+async def test_a_client_that_leaves_frees_its_worker(tmp_path: Path) -> None:
+    for sql in (ENDLESS, LONG):
+        async with real_queryd(tmp_path, workers=1) as (port, _):
+            [pid] = workers()
+            _, writer = await post(port, sql, ARROW)
+            await until(lambda pid=pid: is_busy(pid))
+            begun = time.monotonic()
+            writer.close()
+            await until(lambda pid=pid: pid not in workers(), 2.0)
+            assert time.monotonic() - begun < 0.5
+
+
+@pytest.mark.parametrize("accept", [ARROW, NDJSON, "application/json"])
+async def test_a_failure_in_the_middle_breaks_the_connection_off(
+    tmp_path: Path, accept: str
+) -> None:
+    """The client must not take what came before the failure for the whole answer."""
+    sql = (
+        "SELECT CASE WHEN i = 2900000 THEN 'x' ELSE i::VARCHAR END::BIGINT AS n, "
+        "repeat('y', 50) AS t FROM range(3000000) AS r(i)"
+    )
+    async with real_queryd(tmp_path, workers=1, json_rows=10_000_000) as (port, _):
+        reader, writer = await post(port, sql, accept)
+        assert b"200 OK" in await reader.readline()
+        body = await reader.read()
+        assert len(body) > 1_000_000
+        assert not body.endswith(b"\r\n0\r\n\r\n")
+        writer.close()
+
+
+async def test_a_deadline_in_the_middle_breaks_the_connection_off(tmp_path: Path) -> None:
+    async with real_queryd(tmp_path, workers=1, query_timeout_s=1.0) as (port, _):
+        reader, writer = await post(port, "SELECT * FROM range(100000000000) AS r(i)", NDJSON)
+        begun = time.monotonic()
+        assert b"200 OK" in await reader.readline()
+        received = 0
+        while piece := await reader.read(1 << 20):
+            received += len(piece)
+            last = piece
+        assert 0.7 < time.monotonic() - begun < 1.6
+        assert received > 0
+        assert not last.endswith(b"\r\n0\r\n\r\n")
+        writer.close()
+
+
+async def test_a_pool_that_closes_lets_go_of_those_who_wait(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1) as service:
+        await warm(service)
+        pool = WorkerPool(service.config.queryd, tmp_path / "pool", (), FakeFigures())
+        pool.start()
+        first = await pool.acquire()
+        waiting = asyncio.create_task(pool.acquire())
+        await asyncio.sleep(0)
+        await pool.close()
+        with pytest.raises(Unavailable, match="shutting down"):
+            await waiting
+        assert not first.alive
+        first.let_go()
+
+
+class FakeFigures:
+    """Takes figures and keeps none."""
+
+    def query(self, *_: object) -> None: ...
+
+    def ended(self, *_: object) -> None: ...
+
+    def gauge(self, **_: object) -> None: ...
