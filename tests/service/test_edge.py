@@ -258,9 +258,12 @@ async def test_a_response_that_fails_midway_is_never_ended_cleanly(
     tmp_path: Path, world: World
 ) -> None:
     messages: list[Any] = []
+    requests = [{"type": "http.request", "body": b"", "more_body": False}]
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        if not requests:
+            await asyncio.Event().wait()
+        return requests.pop()
 
     async def send(message: Any) -> None:
         messages.append(message)
