@@ -35,7 +35,6 @@ import pyarrow as pa
 
 from scripts.private_fleet import PrivateFleet
 
-
 THREADS = 2
 ARROW = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"

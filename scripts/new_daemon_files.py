@@ -99,7 +99,7 @@ def main() -> int:
     print(
         f"""
 Next:
-  1. shared/config.py: class {name.title()}Section(DaemonSection), and a field of Config.
+  1. shared/sections: class {name.title()}Section(DaemonSection), and a field of Config.
   2. config/lakehouse.toml: [{name}] with every key and a comment.
   3. deploy/systemd/lakehouse.target: Wants=lakehouse@{name}.service
   4. scripts/smoke/NN_story.sh, and its name in tests/repo/test_tree.py.

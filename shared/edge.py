@@ -23,12 +23,13 @@ import orjson
 
 from shared import context
 from shared.auth import Gatekeeper
-from shared.config import Config, DaemonSection
+from shared.config import Config
 from shared.errors import Internal, Invalid, LakehouseError, Timeout, TooLarge
 from shared.guard import Guard
 from shared.http1 import SERVED, Served
 from shared.logs import AccessLog
 from shared.metrics import Metrics
+from shared.sections.base import DaemonSection
 from shared.slots import Slots
 
 Scope = MutableMapping[str, Any]
@@ -123,30 +124,10 @@ class Edge:
 class Exchange:
     """One request and its response."""
 
-    __slots__ = (
-        "begun",
-        "body_done",
-        "body_read",
-        "cap",
-        "edge",
-        "expired",
-        "gone",
-        "headers",
-        "limit_s",
-        "path",
-        "peer",
-        "received",
-        "request_id",
-        "response_done",
-        "scope",
-        "sent",
-        "started",
-        "status",
-        "task",
-        "told",
-        "upstream_receive",
-        "upstream_send",
-        "watcher",
+    __slots__ = tuple(
+        "begun body_done body_read cap edge expired gone headers limit_s path peer received "
+        "request_id response_done scope sent started status task told upstream_receive "
+        "upstream_send watcher".split()
     )
 
     def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:

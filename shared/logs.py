@@ -16,8 +16,8 @@ from typing import TextIO
 
 import orjson
 
-from shared.config import LogSection
 from shared.context import request_id
+from shared.sections.common import LogSection
 
 FLUSH_S = 0.05
 

@@ -245,6 +245,14 @@ async def test_what_was_registered_is_there_after_a_restart(tmp_path: Path) -> N
         assert again["status"] == "unchanged"
 
 
+async def test_the_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    async with catalogd_pair(tmp_path / "data dir #1 (new)") as pair:
+        await pair.register("towns", await pair.put("two", TWO))
+        assert await pair.rows("towns") == [(1, "Oslo"), (2, "Rome")]
+    async with catalogd_pair(tmp_path / "data dir #1 (new)") as pair:
+        assert len((await pair.get("/towns/snapshots"))["snapshots"]) == 1
+
+
 async def test_the_client_speaks_every_route(tmp_path: Path) -> None:
     async with catalogd_pair(tmp_path) as pair:
         client = CatalogdClient(pair.config, pair.transports)

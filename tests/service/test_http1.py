@@ -368,7 +368,7 @@ async def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
     async with serving(app) as port, connected(port) as client:
         client.writer.transport.pause_reading()
         await client.send(request("/"))
-        await asyncio.wait_for(app.gone.wait(), 3)
+        assert await asyncio.wait_for(app.gone.wait(), 3)
 
 
 @pytest.mark.usefixtures("quick")

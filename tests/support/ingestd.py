@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import httpx
+from fastapi import FastAPI
 
 from services.catalogd.app import create_app as create_catalogd
 from services.ingestd.app import create_app as create_ingestd
@@ -91,7 +92,8 @@ class Trio:
     storaged: httpx.AsyncClient
     catalogd: httpx.AsyncClient
     ingestd: httpx.AsyncClient
-    app: Any
+    app: FastAPI
+    transports: Mapping[str, httpx.AsyncBaseTransport]
 
     async def post(self, query: str, data: bytes, content_type: str = "text/csv") -> httpx.Response:
         return await self.ingestd.post(
@@ -136,5 +138,10 @@ async def run_trio(config: Config, **overrides: httpx.AsyncBaseTransport) -> Asy
             )
 
         yield Trio(
-            config, await client(storaged), await client(catalogd), await client(ingestd), app
+            config,
+            await client(storaged),
+            await client(catalogd),
+            await client(ingestd),
+            app,
+            transports,
         )

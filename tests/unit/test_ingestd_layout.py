@@ -105,7 +105,7 @@ def test_a_header_is_told_from_a_row(
 
 
 def test_a_row_of_the_tables_names_is_a_header() -> None:
-    sample = b"red,green\nred,blue\n"
+    sample = b"red,green\nred,blue\nblue,red\n"
     assert not lay_out(sample).has_header
     assert lay_out(sample, known=("Red", "Green")).has_header
 

@@ -9,9 +9,9 @@ import logging
 
 import pytest
 
-from shared.config import LogSection
 from shared.context import request_id
 from shared.logs import AccessLog, JsonFormatter, is_json
+from shared.sections.common import LogSection
 
 
 def write_line(as_json: bool) -> str:

@@ -181,7 +181,7 @@ class Catalogue:
     def _load(self) -> Rooms:
         with self._loading:
             if self._rooms is None:
-                # A second and 60 MiB, so not before a dataset is touched.
+                # Half a second and 20 MiB, so not before a dataset is touched.
                 from services.catalogd.store.rooms import build_rooms
 
                 self._rooms = build_rooms(

@@ -1,4 +1,4 @@
-"""The rooms that need pyiceberg and pyarrow, built together when the first call needs them."""
+"""The rooms that need pyiceberg, built together when the first call needs them."""
 
 from __future__ import annotations
 

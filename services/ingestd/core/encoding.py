@@ -55,7 +55,7 @@ def parse_encoding(name: str) -> str:
         found = None
     if (
         found is None
-        or found.name in _REFUSED
+        or found.name.replace("-", "_") in _REFUSED
         or not getattr(found, "_is_text_encoding", True)
         or not callable(found.incrementaldecoder)
     ):

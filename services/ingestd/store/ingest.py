@@ -20,8 +20,8 @@ from services.ingestd.store.spool import Spool, Upload
 from services.ingestd.store.workers import Workers
 from shared.clients.catalogd import CatalogdClient
 from shared.clients.storaged import StoragedClient
-from shared.config import IngestdSection
 from shared.errors import Conflict, LakehouseError, NotFound, PreconditionFailed
+from shared.sections.data import IngestdSection
 from shared.wire.catalogd import (
     Dataset,
     IngestFound,

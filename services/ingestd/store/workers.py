@@ -17,9 +17,9 @@ from typing import Any
 
 from services.ingestd.core.job import Job, Outcome
 from services.ingestd.store.figures import Figures
-from shared.config import IngestdSection
 from shared.daemons import ROOT
 from shared.errors import BY_CODE, Internal, LakehouseError, RateLimited, Unavailable
+from shared.sections.data import IngestdSection
 
 logger = logging.getLogger("lakehouse.ingestd.workers")
 
@@ -99,6 +99,11 @@ class Worker:
                 case _:
                     logger.debug("Worker %d: %s", self.pid, event)
 
+    def close_input(self) -> None:
+        """Ends its input; it ends by itself."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
     async def end(self) -> int:
         """Kills it and gives its exit status."""
         if self.expiry is not None:
@@ -106,8 +111,7 @@ class Worker:
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
         status = await self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self.close_input()
         return status
 
     async def _read_event(self) -> dict[str, Any]:
@@ -166,6 +170,10 @@ class Workers:
         """Has a worker started for a conversion that is about to come."""
         if not self._idle and self._live < self._section.workers and self._starting is None:
             self._starting = asyncio.create_task(self._start_idle())
+
+    def idle_pids(self) -> list[int]:
+        """Process ids of the workers without work."""
+        return [worker.pid for worker in self._idle]
 
     async def close(self) -> None:
         """Ends all workers."""

@@ -15,9 +15,9 @@ from typing import Any
 from services.queryd.core.frames import Kind
 from services.queryd.store.figures import Figures
 from services.queryd.store.process import WorkerGone, WorkerProcess
-from shared.config import QuerydSection
 from shared.errors import RateLimited, Unavailable
 from shared.pool import BlockingPool
+from shared.sections.data import QuerydSection
 
 logger = logging.getLogger("lakehouse.queryd")
 

@@ -19,12 +19,13 @@ from typing import Any
 
 from services.queryd.core.frames import HEADER_SIZE, Kind, pack, unpack, unpack_header
 from services.queryd.worker.settings import WorkerSettings
-from shared.config import QuerydSection
 from shared.daemons import ROOT
+from shared.sections.data import QuerydSection
 
-# One thread for linear algebra nobody does; the plain allocator, whose address space can be
-# counted; times in UTC.
+# One thread for linear algebra nobody does; the plain allocator in two arenas, because what
+# it sets aside counts against the limit on address space; times in UTC.
 _ENVIRONMENT = {
+    "MALLOC_ARENA_MAX": "2",
     "ARROW_DEFAULT_MEMORY_POOL": "system",
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -62,6 +63,7 @@ class WorkerProcess:
         self.folder = folder
         self.reason = ""
         self._holders = 0
+        self._hung_up = False  # it ended by itself, which is only not known of yet
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
@@ -116,7 +118,8 @@ class WorkerProcess:
     def kill(self, reason: str) -> None:
         """Ends it now; `reason` is kept for who asks why it is gone."""
         if self.alive:
-            self.reason = self.reason or reason
+            if not self._hung_up:
+                self.reason = self.reason or reason
             self._process.kill()
 
     async def wait(self) -> int:
@@ -139,6 +142,7 @@ class WorkerProcess:
         try:
             await self._loop.sock_sendall(self._socket, pack(kind, payload))
         except OSError:
+            self._hung_up = not self.reason
             raise WorkerGone from None
 
     async def receive(self) -> tuple[Kind, int]:
@@ -162,8 +166,9 @@ class WorkerProcess:
         try:
             data = await self._loop.sock_recv(self._socket, min(length, _CHUNK))
         except OSError:
-            raise WorkerGone from None
+            data = b""
         if not data:
+            self._hung_up = not self.reason
             raise WorkerGone
         return data
 

@@ -20,8 +20,8 @@ from services.queryd.store.catalogue import Catalogue, resolve_tables
 from services.queryd.store.figures import Figures
 from services.queryd.store.pool import WorkerPool
 from services.queryd.store.process import WorkerGone, WorkerProcess
-from shared.config import QuerydSection
 from shared.errors import Internal, LakehouseError, Timeout
+from shared.sections.data import QuerydSection
 
 _KILLED = "deadline"
 

@@ -43,6 +43,10 @@ class Channel:
         if total:
             self._send([memoryview(pack_header(Kind.DATA, total)), *views])
 
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket.close()
+
     def _send(self, parts: Sequence[memoryview | bytes]) -> None:
         views = [memoryview(part) for part in parts]
         first = 0

@@ -41,7 +41,7 @@ from shared.errors import Internal, Invalid
 
 # Share of the worker's memory that DuckDB manages itself, and spills to disk beyond; the rest
 # is for what it allocates outside of its buffers, and for the answer on its way out.
-_MANAGED = 0.7
+_MANAGED = 0.65
 _SERIALIZE = "SELECT json_serialize_sql($1::VARCHAR)"
 _NESTED = frozenset(("list", "array", "struct", "map", "union"))
 

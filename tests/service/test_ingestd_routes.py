@@ -1,0 +1,309 @@
+"""ingestd over HTTP, with the real storaged and catalogd behind it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from httpx import ASGITransport
+
+from shared.clients.ingestd import IngestdClient
+from shared.errors import Conflict, Unprocessable
+from tests.support.apps import make_config
+from tests.support.ingestd import Trio, read_parquet, run_trio
+
+pytestmark = pytest.mark.anyio
+
+CSV = b"id,name,rate\n1,Ann,10.50\n2,Bob,\n"
+
+
+@pytest.fixture
+async def trio(tmp_path: Path) -> AsyncGenerator[Trio]:
+    async with run_trio(make_config(tmp_path)) as trio:
+        yield trio
+
+
+async def test_a_file_becomes_a_table(trio: Trio) -> None:
+    response = await trio.post("dataset=workers&mode=append", CSV)
+    assert response.status_code == 200
+    answer = response.json()
+    assert answer["dataset"] == "workers"
+    assert isinstance(answer["snapshot_id"], str)
+    assert (answer["rows_in"], answer["rows_out"]) == (2, 2)
+    assert answer["rejects"] == {"count": 0, "object": None}
+    assert answer["schema"] == [
+        {"name": "id", "type": "BIGINT"},
+        {"name": "name", "type": "VARCHAR"},
+        {"name": "rate", "type": "DECIMAL(18,2)"},
+    ]
+    assert answer["duplicate"] is False
+    assert await trio.read_rows("workers") == [("1", "Ann", "10.50"), ("2", "Bob", None)]
+    assert trio.leftovers() == []
+
+
+async def test_objects_are_named_by_their_content(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV + b"oops\n")
+    identity = (await trio.catalogd.put("/catalog/datasets/workers/identity")).json()
+    part, rejects = await trio.list_keys(f"datasets/{identity['uuid']}/")
+    folder, _, name = part.rpartition("/")
+    assert folder == f"datasets/{identity['uuid']}"
+    assert len(name) == 64 + len("-0.parquet")
+    assert rejects.startswith(f"datasets/{identity['uuid']}/rejects/")
+
+
+async def test_rejects_can_be_read_from_storage(trio: Trio, tmp_path: Path) -> None:
+    answer = (await trio.post("dataset=workers", CSV + b"oops\n")).json()
+    assert (answer["rows_in"], answer["rows_out"], answer["rejects"]["count"]) == (3, 2, 1)
+    stored = await trio.storaged.get(f"/storage/objects/{answer['rejects']['object']}")
+    path = tmp_path / "rejects.parquet"
+    path.write_bytes(stored.content)
+    assert read_parquet(path, raw=True) == [
+        (4, None, "too_few_fields", "has 1 fields where 3 are expected", "oops")
+    ]
+
+
+async def test_the_same_file_again_changes_nothing(trio: Trio) -> None:
+    first = (await trio.post("dataset=workers", CSV + b"oops\n")).json()
+    second = (await trio.post("dataset=workers", CSV + b"oops\n")).json()
+    assert second == {**first, "duplicate": True}
+    assert len(await trio.read_rows("workers")) == 2
+
+
+async def test_the_same_file_twice_at_once_is_taken_once(trio: Trio) -> None:
+    answers = await asyncio.gather(*(trio.post("dataset=workers", CSV) for _ in range(4)))
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert sorted(answer.json()["duplicate"] for answer in answers) == [False, True, True, True]
+    assert len(await trio.read_rows("workers")) == 2
+
+
+async def test_other_options_make_another_ingest(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV)
+    again = (await trio.post("dataset=workers&header=true", CSV)).json()
+    assert again["duplicate"] is False
+    assert len(await trio.read_rows("workers")) == 4
+
+
+async def test_replace_takes_the_place_of_all_rows(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV)
+    answer = await trio.post("dataset=workers&mode=replace", b"id,name,rate\n9,Zoe,1.25\n")
+    assert answer.status_code == 200
+    assert await trio.read_rows("workers") == [("9", "Zoe", "1.25")]
+
+
+async def test_what_a_replace_took_away_can_be_brought_back(trio: Trio) -> None:
+    other = b"id,name,rate\n9,Zoe,1.25\n"
+    for data in (CSV, other, CSV, other):
+        answer = (await trio.post("dataset=workers&mode=replace", data)).json()
+        assert answer["duplicate"] is False
+        repeated = (await trio.post("dataset=workers&mode=replace", data)).json()
+        assert repeated["duplicate"] is True
+    assert await trio.read_rows("workers") == [("9", "Zoe", "1.25")]
+
+
+async def test_a_conflict_names_each_column_and_writes_nothing(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV)
+    before = await trio.list_keys()
+    response = await trio.post("dataset=workers", b"id,name,rate\nx,Cy,1.255\n")
+    assert response.status_code == 409
+    error = response.json()["error"]
+    assert error["code"] == "conflict"
+    assert [column["column"] for column in error["details"]["columns"]] == ["id", "rate"]
+    assert await trio.list_keys() == before
+    assert len(await trio.read_rows("workers")) == 2
+
+
+async def test_evolve_lets_the_table_grow(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV)
+    response = await trio.post("dataset=workers&contract=evolve", b"id,city\n3,Oslo\n")
+    assert response.status_code == 200
+    assert [column["name"] for column in response.json()["schema"]] == [
+        "id",
+        "name",
+        "rate",
+        "city",
+    ]
+
+
+async def test_discard_row_over_http(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV)
+    data = b"id,name,rate\nx,Cy,1\n4,Di,2\n"
+    answer = (await trio.post("dataset=workers&contract=discard_row", data)).json()
+    assert (answer["rows_in"], answer["rows_out"], answer["rejects"]["count"]) == (2, 1, 1)
+    assert len(await trio.read_rows("workers")) == 3
+
+
+async def test_discard_value_over_http(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV)
+    data = b"id,name,rate\nx,Cy,1\n"
+    answer = (await trio.post("dataset=workers&contract=discard_value", data)).json()
+    assert (answer["rows_in"], answer["rows_out"], answer["rejects"]["count"]) == (1, 1, 0)
+    assert answer["rejects"]["object"] is not None
+    assert (None, "Cy", "1.00") in await trio.read_rows("workers")
+
+
+async def test_a_form_holds_the_file_in_its_field(trio: Trio) -> None:
+    response = await trio.ingestd.post(
+        "/ingest?dataset=forms", files={"file": ("x.csv", CSV, "text/csv")}
+    )
+    assert response.status_code == 200
+    raw = (await trio.post("dataset=forms", CSV)).json()
+    assert raw["duplicate"] is True
+    assert raw["ingest_id"] == response.json()["ingest_id"]
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"upload": ("x.csv", CSV)}, "'upload'"),
+        ({"file": ("x.csv", CSV), "note": ("n.txt", b"x")}, "'note'"),
+        ([("file", ("x.csv", CSV)), ("file", ("y.csv", CSV))], "more than one"),
+    ],
+)
+async def test_other_forms_are_refused(trio: Trio, files: object, says: str) -> None:
+    response = await trio.ingestd.post("/ingest?dataset=forms", files=files)  # type: ignore[arg-type]
+    assert response.status_code == 400
+    assert says in response.json()["error"]["message"]
+    assert trio.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nid\n1\n",
+        b"--x\r\nContent-Disposition: form-data; name=file\r\n\r\nid\n1\n\r\n--x\r\n",
+        b"no form at all",
+        b"--x--\r\n",
+        b"",
+    ],
+)
+async def test_broken_forms_are_refused(trio: Trio, body: bytes) -> None:
+    response = await trio.post("dataset=forms", body, "multipart/form-data; boundary=x")
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "invalid"
+    assert trio.leftovers() == []
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "says"),
+    [
+        ("dataset=workers&mode=upsert", 400, "append, replace"),
+        ("dataset=workers&mode=upsert&key=id", 400, "append, replace"),
+        ("dataset=workers&key=id", 400, "upsert"),
+        ("dataset=workers&contract=none", 400, "freeze"),
+        ("dataset=Workers", 400, "lower-case"),
+        ("dataset=a/b", 400, "lower-case"),
+        ("mode=append", 400, "dataset"),
+        ("dataset=workers&delimeter=;", 400, "delimeter"),
+        ("dataset=workers&header=perhaps", 400, "auto"),
+    ],
+)
+async def test_bad_queries_are_refused_with_what_is_supported(
+    trio: Trio, query: str, status: int, says: str
+) -> None:
+    response = await trio.post(query, CSV)
+    assert response.status_code == status
+    assert says in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("content_type", "says"),
+    [
+        ("application/json", "text/csv"),
+        ("application/x-www-form-urlencoded", "--data-binary"),
+        ("application/vnd.apache.parquet", "text/csv"),
+    ],
+)
+async def test_other_bodies_are_415(trio: Trio, content_type: str, says: str) -> None:
+    response = await trio.post("dataset=workers", b'{"object": "uploads/x.csv"}', content_type)
+    assert response.status_code == 415
+    assert says in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [(b"", 422), (b"id,name\n", 422), (b"\n\n", 422), (b"\x1f\x8b\x08\0", 415)],
+)
+async def test_what_is_no_table_is_refused(trio: Trio, data: bytes, status: int) -> None:
+    response = await trio.post("dataset=workers", data)
+    assert response.status_code == status
+    assert (await trio.catalogd.get("/catalog/datasets/workers")).status_code == 404
+    assert trio.leftovers() == []
+
+
+async def test_a_body_over_the_cap_leaves_nothing(tmp_path: Path) -> None:
+    async with run_trio(make_config(tmp_path, ingestd={"max_body_bytes": 1000})) as trio:
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            for _ in range(20):
+                yield b"1,x\n" * 20
+
+        declared = await trio.post("dataset=workers", b"x" * 2000)
+        streamed = await trio.ingestd.post(
+            "/ingest?dataset=workers", content=pieces(), headers={"content-type": "text/csv"}
+        )
+        assert (declared.status_code, streamed.status_code) == (413, 413)
+        assert trio.leftovers() == []
+        assert await trio.list_keys() == []
+
+
+async def test_ready_names_its_dependencies(trio: Trio) -> None:
+    response = await trio.ingestd.get("/ready")
+    assert response.json()["checks"] == {"storaged": "ok", "catalogd": "ok"}
+
+
+async def test_figures_tell_what_was_done(trio: Trio) -> None:
+    await trio.post("dataset=workers", CSV + b"oops\n")
+    await trio.post("dataset=workers", CSV + b"oops\n")
+    await trio.post("dataset=workers", b"")
+    text = (await trio.ingestd.get("/metrics")).text
+    for line in (
+        'lakehouse_ingestd_ingests_total{outcome="done"} 1.0',
+        'lakehouse_ingestd_ingests_total{outcome="duplicate"} 1.0',
+        'lakehouse_ingestd_ingests_total{outcome="unprocessable"} 1.0',
+        "lakehouse_ingestd_rows_total 2.0",
+        "lakehouse_ingestd_rejects_total 1.0",
+        "lakehouse_ingestd_workers_started_total 1.0",
+    ):
+        assert line in text
+
+
+async def test_the_document_describes_the_route(trio: Trio) -> None:
+    document = (await trio.ingestd.get("/openapi.json")).json()
+    operation = document["paths"]["/ingest"]["post"]
+    assert {"text/csv", "multipart/form-data"} <= set(operation["requestBody"]["content"])
+    assert {"dataset", "mode", "contract", "header"} <= {p["name"] for p in operation["parameters"]}
+
+
+async def test_the_client_speaks_to_the_route(tmp_path: Path) -> None:
+    config = make_config(tmp_path)
+    async with run_trio(config) as trio, running_client(trio) as client:
+        path = tmp_path / "x.csv"
+        path.write_bytes(CSV)
+
+        async def pieces() -> AsyncGenerator[bytes]:
+            yield CSV[:10]
+            yield CSV[10:]
+
+        first = await client.ingest("workers", CSV)
+        assert first.rows_out == 2
+        assert first.columns[0].name == "id"
+        assert (await client.ingest("workers", path)).duplicate
+        assert (await client.ingest("workers", pieces())).duplicate
+        forced = await client.ingest("other", b"1;2\n", delimiter=";", header="false")
+        assert forced.rows_out == 1
+        with pytest.raises(Conflict) as caught:
+            await client.ingest("workers", b"id,name,rate\nx,y,1\n")
+        assert caught.value.details["columns"][0]["column"] == "id"
+        with pytest.raises(Unprocessable):
+            await client.ingest("workers", b"", mode="replace", contract="evolve")
+
+
+@asynccontextmanager
+async def running_client(trio: Trio) -> AsyncGenerator[IngestdClient]:
+    transport = ASGITransport(trio.app, raise_app_exceptions=False)
+    client = IngestdClient(trio.config, {"ingestd": transport})
+    yield client
+    await client.aclose()
