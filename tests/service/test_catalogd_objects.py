@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
-from services.catalogd.core.sqltypes import KEYWORDS, sql_name
-from services.catalogd.core.types import SCALARS, Field, List, Map, Scalar, Struct
+from services.catalogd.core.sqltypes import KEYWORDS, SQL_NAMES, sql_name
 from services.catalogd.core.types import Decimal as DecimalType
+from services.catalogd.core.types import Field, List, Map, Scalar, Struct
 from tests.support.catalogd import Pair, catalogd_pair, parquet_bytes
 
 pytestmark = pytest.mark.anyio
@@ -241,7 +241,7 @@ async def test_sql_names_are_those_of_duckdb() -> None:
         assert {word for (word,) in found} == set(KEYWORDS)
         members = ["plain", "Abc", "_a1", "a b", "1a", 'q"q', "é", "select", "year", "Order"]
         kinds = [
-            *(Scalar(kind) for kind in sorted(SCALARS)),
+            *(Scalar(kind) for kind in sorted(SQL_NAMES)),
             DecimalType(12, 3),
             List(List(Scalar("int"))),
             Map(Scalar("string"), List(Scalar("long"))),

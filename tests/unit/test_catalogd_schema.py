@@ -17,8 +17,8 @@ from services.catalogd.core.schema import (
     read_name_mapping,
     widen_type,
 )
+from services.catalogd.core.sqltypes import SQL_NAMES
 from services.catalogd.core.types import (
-    SCALARS,
     Columns,
     ColumnType,
     Decimal,
@@ -38,7 +38,7 @@ INT, LONG, FLOAT, DOUBLE, STRING = (Scalar(k) for k in ("int", "long", "float", 
 
 names = st.text('abABé "', min_size=1, max_size=2)
 leaves = st.one_of(
-    st.sampled_from(sorted(SCALARS)).map(Scalar),
+    st.sampled_from(sorted(SQL_NAMES)).map(Scalar),
     st.builds(Decimal, st.integers(1, 38), st.integers(0, 38)),
     st.builds(Fixed, st.integers(1, 64)),
 )

@@ -32,7 +32,6 @@ from services.catalogd.core.types import (
     Scalar,
     Struct,
     canonical_text,
-    children,
     walk_paths,
 )
 from shared.errors import Conflict
@@ -279,9 +278,3 @@ def read_name_mapping(mapping: list[dict[str, Any]], parent: Path = ()) -> dict[
                 ids[path] = node["field-id"]
             ids.update(read_name_mapping(node.get("fields", []), path))
     return ids
-
-
-def count_leaves(kind: ColumnType) -> int:
-    """How many Parquet columns a type takes."""
-    held = children(kind)
-    return sum(count_leaves(child.type) for child in held) if held else 1

@@ -11,24 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
-# Iceberg's names of the types that have no parameters.
-SCALARS = frozenset(
-    {
-        "boolean",
-        "int",
-        "long",
-        "float",
-        "double",
-        "date",
-        "time",
-        "timestamp",
-        "timestamptz",
-        "string",
-        "uuid",
-        "binary",
-    }
-)
-
 # Where a field stands: its own name after those of what it is nested in. The element of a
 # list is "element"; the sides of a map are "key" and "value", as in Iceberg's name mapping.
 Path: TypeAlias = tuple[str, ...]
@@ -39,7 +21,7 @@ VALUE = "value"
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """A type of `SCALARS`."""
+    """A type without parameters, under Iceberg's name for it: see `sqltypes.SQL_NAMES`."""
 
     kind: str
 

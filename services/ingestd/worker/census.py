@@ -52,7 +52,12 @@ def count_file(
     for block in text.blocks():
         census.feed(block)
         counts = census.counts
-        if not told and on_irregular and (counts.stray_quotes or not counts.is_utf8):
+        if not told and on_irregular and is_hopeless(counts):
             told = True
             on_irregular()
     return census.finish()
+
+
+def is_hopeless(counts: Counts) -> bool:
+    """Whether what is counted so far shows already that the file is irregular."""
+    return bool(counts.stray_quotes or counts.nuls or not counts.is_utf8)

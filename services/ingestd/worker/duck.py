@@ -28,6 +28,8 @@ LINE_BYTES = 2 * 1000 * 1000
 # Measured on 500,000 staffing rows: zstd at level 1 costs no more time than snappy and
 # makes files a third smaller.
 COMPRESSION = "COMPRESSION zstd, COMPRESSION_LEVEL 1"
+# Of text in one row group where memory is short.
+FRUGAL_GROUP_BYTES = 32 * 1024 * 1024
 INGEST_ID_KEY = "lakehouse.ingest_id"
 # As DuckDB wants them: a backslash and a letter.
 NEWLINES = {False: r"'\n'", True: r"'\r\n'"}
@@ -73,8 +75,12 @@ class Source:
     longest: int
     size: int
 
-    def sql(self) -> str:
-        """A `read_csv` with columns c0, c1, …, all text; line and span where numbered."""
+    def sql(self, *, frugal: bool) -> str:
+        """A `read_csv` with columns c0, c1, …, all text; line and span where numbered.
+
+        Args:
+            frugal: reads little at a time.
+        """
         names = [column(index) for index in range(self.width)]
         types = dict.fromkeys(names, "VARCHAR")
         if self.numbered:
@@ -90,7 +96,7 @@ class Source:
             f"delim={quote_text(self.dialect.delimiter.decode())}, quote={quote}, escape={quote}, "
             f"columns={{{columns}}}, nullstr='', allow_quoted_nulls=false, "
             f"new_line={NEWLINES[self.crlf]}, "
-            f"max_line_size={line_bytes})"
+            f"max_line_size={line_bytes}{f', buffer_size={2 * line_bytes}' if frugal else ''})"
         )
 
 
@@ -107,6 +113,9 @@ def raise_misfit(index: int) -> str:
 class Session:
     """One DuckDB in memory for one job.
 
+    It begins with all its threads. When memory does not do, or is known not to, it becomes
+    frugal for good: one thread, small buffers, row groups by their bytes.
+
     Args:
         folder: for what does not fit in memory, and for results.
         limits: memory and threads.
@@ -115,6 +124,7 @@ class Session:
     def __init__(self, folder: Path, limits: Limits) -> None:
         self.folder = folder
         self.limits = limits
+        self.frugal = False
         self._attempts = 0
         self._connection = duckdb.connect(
             ":memory:",
@@ -145,15 +155,28 @@ class Session:
         """
         try:
             return self._connection.execute(sql)
-        except duckdb.Error as error:
+        except (duckdb.Error, MemoryError) as error:
             raise explain(error) from error
 
-    def fetch_row(self, sql: str) -> tuple[Any, ...]:
-        """The only row of a result."""
-        row = self.execute(sql).fetchone()
-        if row is None:
-            raise Internal("A query of ingestd's own gave no row.")
-        return row
+    def read(self, source: Source) -> str:
+        """The SQL that reads a source as it is read now."""
+        return source.sql(frugal=self.frugal)
+
+    def fetch_row(self, select: str, source: Source) -> tuple[Any, ...]:
+        """The only row of a query over a source.
+
+        Raises:
+            Unprocessable: there is not enough memory for it.
+        """
+        while True:
+            try:
+                row = self.execute(f"SELECT {select} FROM {self.read(source)}").fetchone()
+            except OutOfMemory:
+                self.save_memory()
+                continue
+            if row is None:
+                raise Internal("A query of ingestd's own gave no row.")
+            return row
 
     def stream_rows(self, sql: str, at_once: int = 2048) -> Iterator[tuple[Any, ...]]:
         """The rows of a result, little by little."""
@@ -161,7 +184,7 @@ class Session:
         while True:
             try:
                 rows = result.fetchmany(at_once)
-            except duckdb.Error as error:
+            except (duckdb.Error, MemoryError) as error:
                 raise explain(error) from error
             if not rows:
                 return
@@ -171,46 +194,76 @@ class Session:
         """Ends the statement that another thread is running; it raises Unreadable."""
         self._connection.interrupt()
 
-    def copy(self, select: str, ingest_id: str, row_bytes: int, size: int) -> list[Part]:
-        """Writes a query's rows as Parquet parts of at most the limit's size.
+    def save_memory(self) -> None:
+        """Becomes frugal.
+
+        Raises:
+            Unprocessable: it is already.
+        """
+        if self.frugal:
+            raise Unprocessable(
+                f"The file's rows are too large for {self.limits.memory_bytes // 1024**2} MiB of "
+                "memory. Raise ingestd.worker_memory_mb, or split its widest columns."
+            )
+        self.frugal = True
+        self.execute("SET threads = 1")
+        # One thread keeps the order by itself; row groups by bytes are not to be had otherwise.
+        self.execute("SET preserve_insertion_order = false")
+
+    def copy(
+        self, expressions: str, source: Source, where: str, ingest_id: str, row_bytes: int
+    ) -> list[Part]:
+        """Writes a source's rows as Parquet parts of at most the limit's size.
 
         Args:
-            select: the query.
+            expressions: of the columns.
+            source: what is read.
+            where: which rows, as a clause or empty.
             ingest_id: goes into the files' metadata.
             row_bytes: bytes of an average row as text, for the size of row groups.
-            size: bytes of the rows as text; what is smaller than a part becomes one.
+
+        Raises:
+            Misfit, Unreadable: the rows are not as expected.
+            Unprocessable: there is not enough memory for them.
         """
         limit = self.limits.part_bytes
         rows = max(2048, min(self.limits.row_group_rows, limit // 8 // max(row_bytes, 1)))
         # A file is closed after the row group that passes its size; several may be under way.
         target = limit - min(limit // 2, 2 * rows * max(row_bytes, 1))
-        for attempt in range(4):
+        divided = source.size > limit // 2
+        while True:
             folder = self._make_folder()
-            options = (
-                f"FORMAT parquet, {COMPRESSION}, ROW_GROUP_SIZE {rows}, RETURN_STATS, "
-                f"KV_METADATA {{{quote_text(INGEST_ID_KEY)}: {quote_text(ingest_id)}}}"
+            options = [
+                f"FORMAT parquet, {COMPRESSION}, ROW_GROUP_SIZE {rows}, RETURN_STATS",
+                f"KV_METADATA {{{quote_text(INGEST_ID_KEY)}: {quote_text(ingest_id)}}}",
+            ]
+            if self.frugal:
+                options.append(f"ROW_GROUP_SIZE_BYTES {min(limit // 4, FRUGAL_GROUP_BYTES)}")
+            if divided:
+                options.append(f"FILE_SIZE_BYTES {target}")
+            place = folder if divided else folder / "part.parquet"
+            statement = (
+                f"COPY (SELECT {expressions} FROM {self.read(source)}{where}) "
+                f"TO {quote_text(str(place))} ({', '.join(options)})"
             )
-            where = folder
-            if size > limit // 2 or attempt:
-                options += f", FILE_SIZE_BYTES {max(target >> attempt, 1)}"
-            else:
-                where = folder / "part.parquet"
-            statement = f"COPY ({select}) TO {quote_text(str(where))} ({options})"
-            written = self.execute(statement).fetchall()
-            sizes = [Path(row[0]).stat().st_size for row in written]
-            if all(size <= limit for size in sizes):
+            try:
+                written = self.execute(statement).fetchall()
+            except OutOfMemory:
+                self.save_memory()
+                continue
+            parts = [(Path(row[0]), int(row[1])) for row in written if row[1]]
+            if all(path.stat().st_size <= limit for path, _ in parts):
                 return [
-                    Part(str(row[0]), digest(Path(row[0])), size, int(row[1]))
-                    for row, size in zip(written, sizes, strict=True)
-                    if row[1]
+                    Part(str(path), digest(path), path.stat().st_size, count)
+                    for path, count in parts
                 ]
-            for row in written:
-                Path(row[0]).unlink()
-            rows = max(2048, rows // 4)
-        raise Unprocessable(
-            f"Rows of this file are too large for parts of {limit} bytes. "
-            "Raise ingestd.part_bytes, or leave out the largest column."
-        )
+            if divided:
+                target //= 2
+                rows = max(2048, rows // 4)
+                if target < limit // 64:
+                    self.save_memory()
+                    target = limit // 4
+            divided = True
 
     def _make_folder(self) -> Path:
         """A new folder for parts; what an earlier attempt left is removed."""
@@ -227,7 +280,7 @@ def digest(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def explain(error: duckdb.Error) -> Exception:
+def explain(error: Exception) -> Exception:
     """What a failure of DuckDB means here. Its text may hold paths, so none of it goes on."""
     text = str(error)
     misfit = _MISFIT.search(text)
@@ -235,7 +288,7 @@ def explain(error: duckdb.Error) -> Exception:
         return Misfit(int(misfit[1]))
     if is_disk_full(error):
         return disk_full()
-    if isinstance(error, duckdb.OutOfMemoryException):
+    if isinstance(error, duckdb.OutOfMemoryException | MemoryError) or "bad_alloc" in text:
         return OutOfMemory()
     if isinstance(error, duckdb.InterruptException) or "CSV" in text or "unicode" in text.lower():
         return Unreadable()

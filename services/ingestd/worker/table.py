@@ -31,6 +31,9 @@ from services.ingestd.worker.sidecar import Entry
 
 # Columns profiled in one pass: each takes more than a dozen aggregates.
 _AT_ONCE = 100
+# From so many columns, or bytes of a row, on several threads are known to need too much memory.
+WIDE = 500
+LONG = 256 * 1024
 # Characters of a value that a message shows.
 _SHOWN = 100
 _TEXT = Target("VARCHAR")
@@ -94,8 +97,11 @@ class Table:
                 has not been told of it.
         """
         pairs = [(self._convert(one), one.name) for one in self.plan.columns]
-        select = f"SELECT {select_list(pairs)} FROM {source.sql()}{self._where()}"
-        return self.session.copy(select, ingest_id, self.row_bytes, source.size)
+        if (len(pairs) > WIDE or self.row_bytes > LONG) and not self.session.frugal:
+            self.session.save_memory()
+        return self.session.copy(
+            select_list(pairs), source, self._where(), ingest_id, self.row_bytes
+        )
 
     def profile(self, source: Source) -> None:
         """Finds out over all rows the types that were only guessed."""
@@ -139,7 +145,7 @@ class Table:
         found = f"list_filter([{', '.join(tests)}], x -> x IS NOT NULL)"
         query = (
             f"SELECT line, span, found FROM (SELECT line, span, {found} AS found "
-            f"FROM {self._source.sql()}) WHERE len(found) > 0 ORDER BY line"
+            f"FROM {self.session.read(self._source)}) WHERE len(found) > 0 ORDER BY line"
         )
         for line, span, misfits in self.session.stream_rows(query):
             described = [self._describe(one["i"], one["v"]) for one in misfits]
@@ -226,7 +232,7 @@ class Table:
                 f"min(line) {odd}",
                 f"arg_min(left({column(index)}, 200), line) {odd}",
             ]
-        rows, *figures = self.session.fetch_row(f"SELECT {', '.join(wanted)} FROM {source.sql()}")
+        rows, *figures = self.session.fetch_row(", ".join(wanted), source)
         found = [
             (index, *figures[3 * place : 3 * place + 3])
             for place, (index, _) in enumerate(conditions)
@@ -261,7 +267,7 @@ class Table:
         for start in range(0, len(indices), _AT_ONCE):
             some = indices[start : start + _AT_ONCE]
             wanted = [one for index in some for one in profile_column(column(index))]
-            row = self.session.fetch_row(f"SELECT {', '.join(wanted)} FROM {source.sql()}")
+            row = self.session.fetch_row(", ".join(wanted), source)
             width = len(row) // len(some)
             for place, index in enumerate(some):
                 figures = row[place * width : (place + 1) * width]
