@@ -12,7 +12,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from io import FileIO
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import anyio
 import anyio.to_thread
@@ -275,7 +275,7 @@ def _info(key: str, response: httpx.Response) -> ObjectInfo:
         key=key,
         etag=headers["etag"],
         size=int(whole),
-        uri=headers[URI_HEADER],
+        uri=unquote(headers[URI_HEADER]),
         last_modified=modified.strftime("%Y-%m-%dT%H:%M:%SZ"),
         content_type=headers.get("content-type", DEFAULT_CONTENT_TYPE),
     )

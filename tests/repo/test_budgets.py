@@ -17,12 +17,12 @@ HEAVY = {
     "numpy": "loaded with Arrow in the stores that need it",
     "onnxruntime": "only embedd runs models",
     "pandas": "nobody needs it",
-    "pyarrow": "catalogd reads Parquet footers; everyone else leaves Arrow to workers",
+    "pyarrow": "worker processes own Arrow",
     "pyiceberg": "only catalogd commits",
     "sqlalchemy": "only catalogd has a SQL catalogue",
 }
 ALLOWED: dict[str, set[str]] = {
-    "catalogd": {"pyarrow", "pyiceberg", "sqlalchemy", "numpy"},
+    "catalogd": {"sqlalchemy"},
     "storaged": {"boto3"},
 }
 

@@ -179,3 +179,11 @@ async def test_walking_follows_every_page(tmp_path: Path) -> None:
         for key in keys:
             (root / key).touch()
         assert [info.key async for info in client.walk_objects()] == keys
+
+
+async def test_the_address_survives_a_folder_that_headers_cannot_spell(tmp_path: Path) -> None:
+    async with joined(tmp_path / "données 100%") as client:
+        put = await client.put_object("a.parquet", b"x")
+        head = await client.head_object("a.parquet")
+    assert head.uri == put.uri
+    assert Path(head.uri.removeprefix("file://")).read_bytes() == b"x"

@@ -202,6 +202,8 @@ def profile_column(text: str) -> list[str]:
     The three BOOLEAN spellings come first, as counts of their own.
     """
     filled = f"{text} <> ''"
+    # Patterns are not run over megabytes that cannot match.
+    text = f"(CASE WHEN strlen({text}) > {shapes.MAX_TYPED} THEN 'x' ELSE {text} END)"
     booleans = [
         f"count(*) FILTER ({text} IN ({', '.join(quote_text(word) for word in pair)}))"
         for pair in shapes.BOOLEANS

@@ -107,6 +107,8 @@ def profile_values(values: Iterable[str | None]) -> Profile:
             continue
         count += 1
         first = value[0]
+        if len(value) > shapes.MAX_TYPED:
+            continue
         if first in "tTfF":
             for index, pair in enumerate(shapes.BOOLEANS):
                 spelled[index] += value in pair

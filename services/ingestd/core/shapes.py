@@ -28,6 +28,9 @@ TIMESTAMPTZ = TIMESTAMP + OFFSET
 # A column is BOOLEAN when all its values are of one of these pairs.
 BOOLEANS = (("true", "false"), ("True", "False"), ("TRUE", "FALSE"))
 
+# No longer text is taken for anything but text. Bytes.
+MAX_TYPED = 400
+
 # Largest precision that every engine of the fleet keeps, and what fits in 64 bits.
 MAX_PRECISION = 38
 SHORT_PRECISION = 18
