@@ -224,6 +224,37 @@ def measure_appends(root: Path, seconds: float, rounds: int) -> list[dict[str, A
     return rows
 
 
+def tabulate(rows: list[dict[str, Any]], replay: dict[str, float]) -> list[dict[str, Any]]:
+    """The figures as the common rows of all benchmarks: ours beside a limit or a peer."""
+    table: list[dict[str, Any]] = []
+    for row in rows:
+        name = f"durable records/s, {row['callers']} {row['kind']}"
+        name += f" of {row['batch']}" if row["batch"] > 1 else ""
+        for peer, key, ratio in (
+            ("write + fdatasync", "limit_per_s", "to_limit"),
+            ("SQLite WAL, FULL", "sqlite_per_s", "to_sqlite"),
+        ):
+            table.append(
+                {
+                    "figure": name,
+                    "ours": row["journal_per_s"],
+                    "peer": row[key],
+                    "peer_name": peer,
+                    "ratio": row[ratio],
+                }
+            )
+    table.append(
+        {
+            "figure": "replay, records/s",
+            "ours": replay["replay_per_s"],
+            "peer": replay["orjson_lines_per_s"],
+            "peer_name": "orjson.loads of the lines",
+            "ratio": replay["replay_to_orjson"],
+        }
+    )
+    return table
+
+
 def main() -> None:
     """Measures, prints a table, writes JSON if asked."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -255,7 +286,9 @@ def main() -> None:
         f"{replay['seek_ms']:.2f} ms; open {replay['open_ms']:.0f} ms ({REPLAYED} records)"
     )
     if args.json:
-        args.json.write_text(json.dumps({"appends": rows, "replay": replay}, indent=2) + "\n")
+        host = {"cores": os.cpu_count()}
+        result = {"bench": "journal", "host": host, "rows": tabulate(rows, replay)}
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

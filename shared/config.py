@@ -25,6 +25,8 @@ from shared.sections.data import (
     QuerydSection,
     StoragedSection,
 )
+from shared.sections.embed import EmbeddSection, FakeOllamaSection
+from shared.sections.vectors import VectordSection
 
 ENV_PREFIX = "LAKEHOUSE_"
 MASK = "********"
@@ -47,6 +49,9 @@ class Config(Section):
     catalogd: CatalogdSection = CatalogdSection()
     ingestd: IngestdSection = IngestdSection()
     queryd: QuerydSection = QuerydSection()
+    embedd: EmbeddSection = EmbeddSection()
+    fake_ollama: FakeOllamaSection = FakeOllamaSection()
+    vectord: VectordSection = VectordSection()
 
     @model_validator(mode="after")
     def _check_whole(self) -> Config:

@@ -19,6 +19,7 @@ HEAVY = {
     "pandas": "nobody needs it",
     "pyarrow": "worker processes own Arrow",
     "pyiceberg": "only catalogd commits",
+    "tantivy": "only vectord searches text",
     "sqlalchemy": "only catalogd has a SQL catalogue",
 }
 ALLOWED: dict[str, set[str]] = {

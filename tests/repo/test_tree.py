@@ -20,6 +20,9 @@ SMOKES = {
     "catalogd": "d3",
     "ingestd": "d4",
     "queryd": "d5",
+    "vectord": "g1",
+    "embedd": "g2",
+    "fake_ollama": "g2_smoke_fixtures",
 }
 # The gateway has no routes of its own to model: it passes on those of the others.
 WITHOUT_WIRE = {"gateway"}

@@ -1,0 +1,1 @@
+"""embedd: texts become vectors, the same bits for the same text."""

@@ -1,0 +1,1 @@
+"""Side effects of embedd: models, other servers, the cache's file."""

@@ -1,0 +1,1 @@
+"""Side effects of fake_ollama: what it received, and answers that wait, break or stream."""

@@ -1,0 +1,162 @@
+"""The HTTP face of vectord: wiring and thin routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request, Response
+
+from services.vectord.store.figures import Figures
+from services.vectord.store.registry import Registry
+from services.vectord.store.service import Body, SearchOptions, Service
+from shared.clients.storaged import StoragedClient
+from shared.config import Config
+from shared.runtime import Transports, create_base
+from shared.wire.vectord import (
+    ARROW_STREAM,
+    DEFAULT_INCLUDE,
+    INDEX_NAME,
+    BatchResponse,
+    DeleteItems,
+    Include,
+    IndexDeleted,
+    IndexInfo,
+    IndexList,
+    IndexSpec,
+    ItemFound,
+    ItemsDeleted,
+    ItemsWritten,
+    PutItems,
+    SearchRequest,
+    SearchResponse,
+)
+
+INDEXES = "/vectors/indexes"
+INDEX = INDEXES + "/{name}"
+ITEMS = INDEX + "/items"
+
+Name = Annotated[str, Path(pattern=INDEX_NAME, description="Name of the index")]
+Included = Annotated[
+    list[Include] | None, Query(description="As in JSON; text and metadata when absent")
+]
+
+
+def create_app(config: Config, *, transports: Transports | None = None) -> FastAPI:
+    """Builds the daemon.
+
+    Args:
+        config: section `vectord`, the data directory, and storaged's address.
+        transports: in-process transports by service name, for tests.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        await registry.open()
+        try:
+            yield
+        finally:
+            await registry.close()
+
+    async def check_ready() -> dict[str, str]:
+        return await registry.check()
+
+    app = create_base("vectord", config, lifespan=lifespan, ready=check_ready)
+    registry = Registry(
+        config,
+        StoragedClient(config, transports),
+        Figures(app.state.metrics.registry),
+        now=lambda: datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    add_index_routes(app, registry)
+    add_item_routes(app, Service(registry))
+    return app
+
+
+def add_index_routes(app: FastAPI, registry: Registry) -> None:
+    """The routes of indexes."""
+
+    @app.post(INDEXES, tags=["vectors"], status_code=201, responses={200: {"model": IndexInfo}})
+    async def create_index(spec: IndexSpec, response: Response) -> IndexInfo:
+        """Makes an index: 201; 200 when it is there already, 409 when another one is."""
+        info, created = await registry.create(spec)
+        response.status_code = 201 if created else 200
+        return info
+
+    @app.get(INDEXES, tags=["vectors"])
+    async def list_indexes() -> IndexList:
+        """All indexes by name."""
+        return registry.list()
+
+    @app.get(INDEX, tags=["vectors"])
+    async def get_index(name: Name) -> IndexInfo:
+        """One index: what it is made of, and its figures."""
+        return registry.find(name).describe()
+
+    @app.delete(INDEX, tags=["vectors"])
+    async def delete_index(name: Name) -> IndexDeleted:
+        """Removes an index with all its items; `deleted` is false when there was none."""
+        return await registry.delete(name)
+
+
+def add_item_routes(app: FastAPI, service: Service) -> None:
+    """The routes of items and searches, whose bodies are JSON or Arrow."""
+
+    @app.put(ITEMS, tags=["vectors"], openapi_extra=describe_body(PutItems))
+    async def put_items(name: Name, request: Request, model: str | None = None) -> ItemsWritten:
+        """Writes items, new or in place of those of the same id. Durable when it answers."""
+        return await service.put_items(name, await read_body(request), model)
+
+    @app.delete(ITEMS, tags=["vectors"])
+    async def delete_items(name: Name, request: DeleteItems) -> ItemsDeleted:
+        """Removes items by `ids` or by `filter`. Durable when it answers."""
+        return await service.delete_items(name, request)
+
+    @app.get(ITEMS + "/{item:path}", tags=["vectors"], response_model=ItemFound)
+    async def get_item(name: Name, item: str) -> Response:
+        """One item with its vector."""
+        return Response(await service.get_item(name, item), media_type="application/json")
+
+    @app.post(
+        INDEX + "/search",
+        tags=["vectors"],
+        response_model=SearchResponse | BatchResponse,
+        openapi_extra=describe_body(SearchRequest),
+    )
+    async def search_index(
+        name: Name,
+        request: Request,
+        k: int = 10,
+        ef: int | None = Query(default=None, ge=1, le=10_000),
+        filter: str | None = None,
+        include: Included = None,
+        model: str | None = None,
+    ) -> Response:
+        """Nearest items of a vector, BM25 hits of a text, or both fused; one query or a batch.
+
+        The query parameters are for batches that come as Arrow; JSON carries its own.
+        """
+        options = SearchOptions(k, ef, filter, tuple(include or DEFAULT_INCLUDE), model)
+        content, media_type = await service.search(name, await read_body(request), options)
+        return Response(content, media_type=media_type)
+
+
+async def read_body(request: Request) -> Body:
+    """The body with the headers that say what it is."""
+    headers = request.headers
+    return Body(await request.body(), headers.get("content-type", ""), headers.get("accept", ""))
+
+
+def describe_body(model: Any) -> dict[str, Any]:
+    """The request body for the API's document: the model as JSON, or an Arrow stream."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": model.model_json_schema()},
+                ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}},
+            },
+        }
+    }

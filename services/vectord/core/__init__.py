@@ -1,0 +1,1 @@
+"""Decisions of vectord: no I/O, no framework, no clock."""
