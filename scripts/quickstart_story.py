@@ -43,6 +43,15 @@ QUERIES = (
 )
 
 
+INDEX = "workers-quickstart"
+EMBEDDED_ROWS = 2_000
+BATCH = 100
+SEARCHES = (
+    "someone to drive a pallet truck and load lorries",
+    "takes care of patients on the ward at night",
+)
+
+
 class StoryError(Exception):
     """A step that did not work; the message says what to do."""
 
@@ -103,7 +112,7 @@ def start_fleet() -> str:
 
 
 def tell_story(client: httpx.Client, rows: int) -> None:
-    """Generates, ingests and queries."""
+    """Generates, ingests, queries, embeds and searches."""
     data_file = ROOT / "data" / "quickstart" / f"workers-{rows}.csv"
     with step(f"generate {rows:,} workers") as outcome:
         size = generate(data_file, rows)
@@ -127,6 +136,51 @@ def tell_story(client: httpx.Client, rows: int) -> None:
         body = check(client.post("/v1/sql", json={"sql": sql}))
         print(f"\n  {question} ({body['elapsed_ms']:.0f} ms)")
         show_table([c["name"] for c in body["columns"]], body["rows"])
+    print()
+    with step(f"embed {EMBEDDED_ROWS:,} of them and build a vector index") as outcome:
+        outcome.append(build_index(client))
+    print("\n  Searches by meaning; no word needs to match:")
+    for words in SEARCHES:
+        vector = embed(client, [words])["vectors"][0]
+        body = check(
+            client.post(f"/v1/vectors/indexes/{INDEX}/search", json={"vector": vector, "k": 3})
+        )
+        print(f"\n  “{words}”")
+        rows = [[f"{h['score']:.2f}", h["id"], shorten(h["text"])] for h in body["hits"]]
+        show_table(["score", "worker", "summary"], rows)
+
+
+def build_index(client: httpx.Client) -> str:
+    """Embeds the first rows' summaries and puts them into an index; gives what came of it."""
+    sql = f"SELECT worker_id, summary, state FROM workers ORDER BY worker_id LIMIT {EMBEDDED_ROWS}"
+    rows = check(client.post("/v1/sql", json={"sql": sql}))["rows"]
+    written = 0
+    dim = 0
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        found = embed(client, [summary for _, summary, _ in batch])
+        dim = found["dim"]
+        if start == 0:
+            spec = {"name": INDEX, "dim": dim, "model": found["model"]}
+            check(client.post("/v1/vectors/indexes", json=spec))
+        items = [
+            {"id": worker, "vector": vector, "text": summary, "metadata": {"state": state}}
+            for (worker, summary, state), vector in zip(batch, found["vectors"], strict=True)
+        ]
+        put = check(client.put(f"/v1/vectors/indexes/{INDEX}/items", json={"items": items}))
+        written = put["count"]
+        show_progress(f"{start + len(batch):,} of {len(rows):,}")
+    return f"{written:,} vectors of {dim} numbers"
+
+
+def embed(client: httpx.Client, texts: list[str]) -> Any:
+    """The texts' vectors by the default model."""
+    return check(client.post("/v1/embed", json={"texts": texts}))
+
+
+def shorten(text: str, width: int = 76) -> str:
+    """The beginning of a text that is too long for one line."""
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def generate(path: Path, rows: int) -> int:

@@ -154,8 +154,12 @@ def generate_workers(rows: int, seed: int = 1) -> Iterator[tuple[str, ...]]:
         available = max(TODAY, ended) + timedelta(days=dice.randint(0, 21)) if ended else TODAY
         rating = f"{min(5.0, max(1.0, dice.gauss(4.1, 0.55))):.1f}" if placed else ""
         updated = midnight - timedelta(seconds=dice.randint(0, 86400 * 200))
-        years_text = "new to the field" if years == 0 else f"{years} years of experience"
-        summary = f"{role} in {city}, {state} with {years_text}: {', '.join(chosen)}."
+        years_text = (
+            "new to the field"
+            if years == 0
+            else f"{years} {'year' if years == 1 else 'years'} of experience"
+        )
+        summary = f"{role} in {city}, {state}, {years_text}: {', '.join(chosen)}."
         if held:
             summary += f" Holds {' and '.join(held)}."
         yield (
