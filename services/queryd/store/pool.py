@@ -61,6 +61,11 @@ class WorkerPool:
         """Starts all workers; they warm up on their own."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
+        for folder in self._readable:
+            # A worker's sandbox knows folders by what they are when it starts: one that its
+            # owner makes later, on a fresh machine, would stay shut to it.
+            with contextlib.suppress(OSError):
+                Path(folder).mkdir(parents=True, exist_ok=True)
         for _ in range(self._section.workers):
             self._spawn()
 
