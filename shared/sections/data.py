@@ -67,7 +67,7 @@ class IngestdSection(DaemonSection):
     part_mb: int = Field(default=128, ge=1, le=4096)
     row_group_rows: int = Field(default=61_440, ge=2048)
     max_record_mb: int = Field(default=16, ge=1, le=64)
-    max_columns: int = Field(default=4000, ge=1, le=20_000)
+    max_columns: int = Field(default=2000, ge=1, le=20_000)
 
 
 class QuerydSection(DaemonSection):

@@ -175,6 +175,14 @@ def test_discard_row_keeps_rows_that_fill_unknown_columns_as_rejects(tmp_path: P
     ]
 
 
+def test_names_that_the_converter_uses_itself_are_no_trap(tmp_path: Path) -> None:
+    table = (("c1", "BIGINT"), ("c0", "VARCHAR"), ("line", "BIGINT"))
+    data = b"c1,c0,line,span\n1,x,7,\n2,y,oops,\n3,z,9,new\n"
+    found = convert_bytes(tmp_path, data, table=table, contract="discard_row")
+    assert found.rows == [("1", "x", "7")]
+    assert [(line, name) for line, name, *_ in found.rejects] == [(3, "line"), (4, "span")]
+
+
 def test_discard_value_makes_values_null_and_lists_them(tmp_path: Path) -> None:
     data = b"id,name,rate,city\nfoo,x,1,\n2,y,2.255,Oslo\n3\n"
     found = convert_bytes(tmp_path, data, table=TABLE, contract="discard_value")

@@ -118,6 +118,8 @@ CASES = [
          "a BIGINT, b VARCHAR", [("1", "€😀")]),
     Case("UTF-16, big end first", codecs.BOM_UTF16_BE + "a,b\n1,ø\n".encode("utf-16-be"),
          "a BIGINT, b VARCHAR", [("1", "ø")]),
+    Case("UTF-32 with a mark", codecs.BOM_UTF32_LE + "a,b\n1,😀\n".encode("utf-32-le"),
+         "a BIGINT, b VARCHAR", [("1", "😀")]),
     Case("UTF-16 without a mark", "a,b\n1,ø\n2,long enough\n".encode("utf-16-le"),
          "a BIGINT, b VARCHAR", [("1", "ø"), ("2", "long enough")], warns="utf-16-le"),
     Case("UTF-16 cut in a character", "a,b\n1,x\n2,y\n".encode("utf-16")[:-1],
@@ -138,6 +140,8 @@ CASES = [
          [("1", "x\0y"), ("2", "z")], warns="NUL"),
     Case("a block of NULs", b"a,b\n1,x\n" + b"\0" * 5000 + b"\n2,y\n", "a BIGINT, b VARCHAR",
          [("1", "x"), ("2", "y")], [(3, "too_few_fields")]),
+    Case("a surplus field of nothing but NUL", b"a,b\n1,2,\0\n3,4\n5,6\n", "a BIGINT, b BIGINT",
+         [("3", "4"), ("5", "6")], [(2, "too_many_fields")], warns="NUL"),
     # Headers.
     Case("no header", b"Alice,30,Oslo\nBob,25,Bergen\n",
          "column_1 VARCHAR, column_2 BIGINT, column_3 VARCHAR",
@@ -221,6 +225,12 @@ CASES = [
          "a BIGINT, " + "n" * 255 + " BIGINT", [("1", "2")]),
     Case("names that would be SQL", b'"a""; DROP TABLE x; --",b\n1,2\n',
          'a"; DROP TABLE x; -- BIGINT, b BIGINT', [("1", "2")]),
+    Case("names that the converter uses itself", b"c1,c0,span,line,select\n1,x,2,y,z\n",
+         "c1 BIGINT, c0 VARCHAR, span BIGINT, line VARCHAR, select VARCHAR",
+         [("1", "x", "2", "y", "z")]),
+    Case("names as above on the careful way", b"c1,c0,span,line\n1,x,2,y\n3\n",
+         "c1 BIGINT, c0 VARCHAR, span BIGINT, line VARCHAR", [("1", "x", "2", "y")],
+         [(3, "too_few_fields")]),
 ]  # fmt: skip
 
 

@@ -90,7 +90,7 @@ FIXED = settings(
 )
 
 
-@settings(FIXED, max_examples=150)
+@settings(FIXED, max_examples=60)
 @given(
     table=tables(),
     delimiter=st.sampled_from([",", ";", "\t", "|", "^"]),
@@ -132,7 +132,7 @@ def test_every_cell_of_a_known_dialect_comes_back(
         check_recovered(found, table)
 
 
-@settings(FIXED, max_examples=80)
+@settings(FIXED, max_examples=40)
 @given(
     table=st.lists(
         st.tuples(st.integers(0, 10**6).map(str), WORDS, NUMBERS, DATES).map(list),

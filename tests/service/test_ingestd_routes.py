@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,17 +21,29 @@ pytestmark = pytest.mark.anyio
 CSV = b"id,name,rate\n1,Ann,10.50\n2,Bob,\n"
 
 
-@pytest.fixture
-async def trio(tmp_path: Path) -> AsyncGenerator[Trio]:
-    async with run_trio(make_config(tmp_path)) as trio:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def trio(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Trio]:
+    """One for all tests here: each uses a dataset of its own."""
+    async with run_trio(make_config(tmp_path_factory.mktemp("trio"))) as trio:
         yield trio
 
 
-async def test_a_file_becomes_a_table(trio: Trio) -> None:
-    response = await trio.post("dataset=workers&mode=append", CSV)
+@pytest.fixture
+def name() -> str:
+    """A dataset that no other test has."""
+    return f"d{secrets.token_hex(8)}"
+
+
+async def test_a_file_becomes_a_table(trio: Trio, name: str) -> None:
+    response = await trio.post(f"dataset={name}&mode=append", CSV)
     assert response.status_code == 200
     answer = response.json()
-    assert answer["dataset"] == "workers"
+    assert answer["dataset"] == name
     assert isinstance(answer["snapshot_id"], str)
     assert (answer["rows_in"], answer["rows_out"]) == (2, 2)
     assert answer["rejects"] == {"count": 0, "object": None}
@@ -40,13 +53,13 @@ async def test_a_file_becomes_a_table(trio: Trio) -> None:
         {"name": "rate", "type": "DECIMAL(18,2)"},
     ]
     assert answer["duplicate"] is False
-    assert await trio.read_rows("workers") == [("1", "Ann", "10.50"), ("2", "Bob", None)]
+    assert await trio.read_rows(name) == [("1", "Ann", "10.50"), ("2", "Bob", None)]
     assert trio.leftovers() == []
 
 
-async def test_objects_are_named_by_their_content(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV + b"oops\n")
-    identity = (await trio.catalogd.put("/catalog/datasets/workers/identity")).json()
+async def test_objects_are_named_by_their_content(trio: Trio, name: str) -> None:
+    await trio.post(f"dataset={name}", CSV + b"oops\n")
+    identity = (await trio.catalogd.put(f"/catalog/datasets/{name}/identity")).json()
     part, rejects = await trio.list_keys(f"datasets/{identity['uuid']}/")
     folder, _, name = part.rpartition("/")
     assert folder == f"datasets/{identity['uuid']}"
@@ -54,8 +67,8 @@ async def test_objects_are_named_by_their_content(trio: Trio) -> None:
     assert rejects.startswith(f"datasets/{identity['uuid']}/rejects/")
 
 
-async def test_rejects_can_be_read_from_storage(trio: Trio, tmp_path: Path) -> None:
-    answer = (await trio.post("dataset=workers", CSV + b"oops\n")).json()
+async def test_rejects_can_be_read_from_storage(trio: Trio, name: str, tmp_path: Path) -> None:
+    answer = (await trio.post(f"dataset={name}", CSV + b"oops\n")).json()
     assert (answer["rows_in"], answer["rows_out"], answer["rejects"]["count"]) == (3, 2, 1)
     stored = await trio.storaged.get(f"/storage/objects/{answer['rejects']['object']}")
     path = tmp_path / "rejects.parquet"
@@ -65,59 +78,59 @@ async def test_rejects_can_be_read_from_storage(trio: Trio, tmp_path: Path) -> N
     ]
 
 
-async def test_the_same_file_again_changes_nothing(trio: Trio) -> None:
-    first = (await trio.post("dataset=workers", CSV + b"oops\n")).json()
-    second = (await trio.post("dataset=workers", CSV + b"oops\n")).json()
+async def test_the_same_file_again_changes_nothing(trio: Trio, name: str) -> None:
+    first = (await trio.post(f"dataset={name}", CSV + b"oops\n")).json()
+    second = (await trio.post(f"dataset={name}", CSV + b"oops\n")).json()
     assert second == {**first, "duplicate": True}
-    assert len(await trio.read_rows("workers")) == 2
+    assert len(await trio.read_rows(name)) == 2
 
 
-async def test_the_same_file_twice_at_once_is_taken_once(trio: Trio) -> None:
-    answers = await asyncio.gather(*(trio.post("dataset=workers", CSV) for _ in range(4)))
+async def test_the_same_file_twice_at_once_is_taken_once(trio: Trio, name: str) -> None:
+    answers = await asyncio.gather(*(trio.post(f"dataset={name}", CSV) for _ in range(4)))
     assert [answer.status_code for answer in answers] == [200] * 4
     assert sorted(answer.json()["duplicate"] for answer in answers) == [False, True, True, True]
-    assert len(await trio.read_rows("workers")) == 2
+    assert len(await trio.read_rows(name)) == 2
 
 
-async def test_other_options_make_another_ingest(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV)
-    again = (await trio.post("dataset=workers&header=true", CSV)).json()
+async def test_other_options_make_another_ingest(trio: Trio, name: str) -> None:
+    await trio.post(f"dataset={name}", CSV)
+    again = (await trio.post(f"dataset={name}&header=true", CSV)).json()
     assert again["duplicate"] is False
-    assert len(await trio.read_rows("workers")) == 4
+    assert len(await trio.read_rows(name)) == 4
 
 
-async def test_replace_takes_the_place_of_all_rows(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV)
-    answer = await trio.post("dataset=workers&mode=replace", b"id,name,rate\n9,Zoe,1.25\n")
+async def test_replace_takes_the_place_of_all_rows(trio: Trio, name: str) -> None:
+    await trio.post(f"dataset={name}", CSV)
+    answer = await trio.post(f"dataset={name}&mode=replace", b"id,name,rate\n9,Zoe,1.25\n")
     assert answer.status_code == 200
-    assert await trio.read_rows("workers") == [("9", "Zoe", "1.25")]
+    assert await trio.read_rows(name) == [("9", "Zoe", "1.25")]
 
 
-async def test_what_a_replace_took_away_can_be_brought_back(trio: Trio) -> None:
+async def test_what_a_replace_took_away_can_be_brought_back(trio: Trio, name: str) -> None:
     other = b"id,name,rate\n9,Zoe,1.25\n"
     for data in (CSV, other, CSV, other):
-        answer = (await trio.post("dataset=workers&mode=replace", data)).json()
+        answer = (await trio.post(f"dataset={name}&mode=replace", data)).json()
         assert answer["duplicate"] is False
-        repeated = (await trio.post("dataset=workers&mode=replace", data)).json()
+        repeated = (await trio.post(f"dataset={name}&mode=replace", data)).json()
         assert repeated["duplicate"] is True
-    assert await trio.read_rows("workers") == [("9", "Zoe", "1.25")]
+    assert await trio.read_rows(name) == [("9", "Zoe", "1.25")]
 
 
-async def test_a_conflict_names_each_column_and_writes_nothing(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV)
+async def test_a_conflict_names_each_column_and_writes_nothing(trio: Trio, name: str) -> None:
+    await trio.post(f"dataset={name}", CSV)
     before = await trio.list_keys()
-    response = await trio.post("dataset=workers", b"id,name,rate\nx,Cy,1.255\n")
+    response = await trio.post(f"dataset={name}", b"id,name,rate\nx,Cy,1.255\n")
     assert response.status_code == 409
     error = response.json()["error"]
     assert error["code"] == "conflict"
     assert [column["column"] for column in error["details"]["columns"]] == ["id", "rate"]
     assert await trio.list_keys() == before
-    assert len(await trio.read_rows("workers")) == 2
+    assert len(await trio.read_rows(name)) == 2
 
 
-async def test_evolve_lets_the_table_grow(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV)
-    response = await trio.post("dataset=workers&contract=evolve", b"id,city\n3,Oslo\n")
+async def test_evolve_lets_the_table_grow(trio: Trio, name: str) -> None:
+    await trio.post(f"dataset={name}", CSV)
+    response = await trio.post(f"dataset={name}&contract=evolve", b"id,city\n3,Oslo\n")
     assert response.status_code == 200
     assert [column["name"] for column in response.json()["schema"]] == [
         "id",
@@ -127,29 +140,29 @@ async def test_evolve_lets_the_table_grow(trio: Trio) -> None:
     ]
 
 
-async def test_discard_row_over_http(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV)
+async def test_discard_row_over_http(trio: Trio, name: str) -> None:
+    await trio.post(f"dataset={name}", CSV)
     data = b"id,name,rate\nx,Cy,1\n4,Di,2\n"
-    answer = (await trio.post("dataset=workers&contract=discard_row", data)).json()
+    answer = (await trio.post(f"dataset={name}&contract=discard_row", data)).json()
     assert (answer["rows_in"], answer["rows_out"], answer["rejects"]["count"]) == (2, 1, 1)
-    assert len(await trio.read_rows("workers")) == 3
+    assert len(await trio.read_rows(name)) == 3
 
 
-async def test_discard_value_over_http(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV)
+async def test_discard_value_over_http(trio: Trio, name: str) -> None:
+    await trio.post(f"dataset={name}", CSV)
     data = b"id,name,rate\nx,Cy,1\n"
-    answer = (await trio.post("dataset=workers&contract=discard_value", data)).json()
+    answer = (await trio.post(f"dataset={name}&contract=discard_value", data)).json()
     assert (answer["rows_in"], answer["rows_out"], answer["rejects"]["count"]) == (1, 1, 0)
     assert answer["rejects"]["object"] is not None
-    assert (None, "Cy", "1.00") in await trio.read_rows("workers")
+    assert (None, "Cy", "1.00") in await trio.read_rows(name)
 
 
-async def test_a_form_holds_the_file_in_its_field(trio: Trio) -> None:
+async def test_a_form_holds_the_file_in_its_field(trio: Trio, name: str) -> None:
     response = await trio.ingestd.post(
-        "/ingest?dataset=forms", files={"file": ("x.csv", CSV, "text/csv")}
+        f"/ingest?dataset={name}", files={"file": ("x.csv", CSV, "text/csv")}
     )
     assert response.status_code == 200
-    raw = (await trio.post("dataset=forms", CSV)).json()
+    raw = (await trio.post(f"dataset={name}", CSV)).json()
     assert raw["duplicate"] is True
     assert raw["ingest_id"] == response.json()["ingest_id"]
 
@@ -162,8 +175,8 @@ async def test_a_form_holds_the_file_in_its_field(trio: Trio) -> None:
         ([("file", ("x.csv", CSV)), ("file", ("y.csv", CSV))], "more than one"),
     ],
 )
-async def test_other_forms_are_refused(trio: Trio, files: object, says: str) -> None:
-    response = await trio.ingestd.post("/ingest?dataset=forms", files=files)  # type: ignore[arg-type]
+async def test_other_forms_are_refused(trio: Trio, name: str, files: object, says: str) -> None:
+    response = await trio.ingestd.post(f"/ingest?dataset={name}", files=files)  # type: ignore[arg-type]
     assert response.status_code == 400
     assert says in response.json()["error"]["message"]
     assert trio.leftovers() == []
@@ -179,8 +192,8 @@ async def test_other_forms_are_refused(trio: Trio, files: object, says: str) -> 
         b"",
     ],
 )
-async def test_broken_forms_are_refused(trio: Trio, body: bytes) -> None:
-    response = await trio.post("dataset=forms", body, "multipart/form-data; boundary=x")
+async def test_broken_forms_are_refused(trio: Trio, name: str, body: bytes) -> None:
+    response = await trio.post(f"dataset={name}", body, "multipart/form-data; boundary=x")
     assert response.status_code == 400
     assert response.json()["error"]["code"] == "invalid"
     assert trio.leftovers() == []
@@ -216,8 +229,8 @@ async def test_bad_queries_are_refused_with_what_is_supported(
         ("application/vnd.apache.parquet", "text/csv"),
     ],
 )
-async def test_other_bodies_are_415(trio: Trio, content_type: str, says: str) -> None:
-    response = await trio.post("dataset=workers", b'{"object": "uploads/x.csv"}', content_type)
+async def test_other_bodies_are_415(trio: Trio, name: str, content_type: str, says: str) -> None:
+    response = await trio.post(f"dataset={name}", b'{"object": "uploads/x.csv"}', content_type)
     assert response.status_code == 415
     assert says in response.json()["error"]["message"]
 
@@ -226,10 +239,10 @@ async def test_other_bodies_are_415(trio: Trio, content_type: str, says: str) ->
     ("data", "status"),
     [(b"", 422), (b"id,name\n", 422), (b"\n\n", 422), (b"\x1f\x8b\x08\0", 415)],
 )
-async def test_what_is_no_table_is_refused(trio: Trio, data: bytes, status: int) -> None:
-    response = await trio.post("dataset=workers", data)
+async def test_what_is_no_table_is_refused(trio: Trio, name: str, data: bytes, status: int) -> None:
+    response = await trio.post(f"dataset={name}", data)
     assert response.status_code == status
-    assert (await trio.catalogd.get("/catalog/datasets/workers")).status_code == 404
+    assert (await trio.catalogd.get(f"/catalog/datasets/{name}")).status_code == 404
     assert trio.leftovers() == []
 
 
@@ -254,11 +267,12 @@ async def test_ready_names_its_dependencies(trio: Trio) -> None:
     assert response.json()["checks"] == {"storaged": "ok", "catalogd": "ok"}
 
 
-async def test_figures_tell_what_was_done(trio: Trio) -> None:
-    await trio.post("dataset=workers", CSV + b"oops\n")
-    await trio.post("dataset=workers", CSV + b"oops\n")
-    await trio.post("dataset=workers", b"")
-    text = (await trio.ingestd.get("/metrics")).text
+async def test_figures_tell_what_was_done(tmp_path: Path) -> None:
+    async with run_trio(make_config(tmp_path)) as trio:
+        await trio.post("dataset=workers", CSV + b"oops\n")
+        await trio.post("dataset=workers", CSV + b"oops\n")
+        await trio.post("dataset=workers", b"")
+        text = (await trio.ingestd.get("/metrics")).text
     for line in (
         'lakehouse_ingestd_ingests_total{outcome="done"} 1.0',
         'lakehouse_ingestd_ingests_total{outcome="duplicate"} 1.0',

@@ -46,7 +46,7 @@ def convert_both_ways(
         return found[0], found[1]
 
 
-@settings(FIXED, max_examples=300)
+@settings(FIXED, max_examples=100)
 @given(data=GARBAGE)
 def test_garbage_is_read_alike_both_ways(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
     fast, careful = convert_both_ways(monkeypatch, data)
@@ -58,7 +58,7 @@ def test_garbage_is_read_alike_both_ways(monkeypatch: pytest.MonkeyPatch, data: 
         assert fast.rejects == careful.rejects
 
 
-@settings(FIXED, max_examples=200)
+@settings(FIXED, max_examples=60)
 @given(data=GARBAGE)
 def test_garbage_without_hints_is_accounted_for(data: bytes) -> None:
     # Any other failure, Internal above all, is one of the test.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -76,12 +77,18 @@ def convert_bytes(
     return Converted(outcome, rows, rejects)
 
 
+@functools.cache
+def reader() -> duckdb.DuckDBPyConnection:
+    """One connection for all tests: making one costs more than most conversions."""
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
 def read_parquet(path: str | Path, *, raw: bool = False) -> list[Any]:
     """All rows of a Parquet file, their values as text unless `raw`."""
-    with duckdb.connect() as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        columns = "*" if raw else "COLUMNS(*)::VARCHAR"
-        return connection.execute(f"SELECT {columns} FROM read_parquet('{path}')").fetchall()
+    columns = "*" if raw else "COLUMNS(*)::VARCHAR"
+    return reader().execute(f"SELECT {columns} FROM read_parquet('{path}')").fetchall()
 
 
 @dataclass(frozen=True, slots=True)

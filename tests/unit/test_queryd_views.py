@@ -1,4 +1,4 @@
-"""The SQL that makes files a table, run on real files."""
+"""The SQL that makes files a table, run on real files; and how fast its rows are made."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import duckdb
 import pytest
 
+from services.queryd.core.jsontext import SqlType
+from services.queryd.core.pace import choose_ahead_bytes, choose_batch_rows, guess_row_bytes
 from services.queryd.core.views import (
     Table,
     common_folder,
@@ -173,3 +175,31 @@ def test_nested_types_pass_the_second_look(kind: str) -> None:
 def test_a_type_that_is_more_than_a_type_does_not(kind: str) -> None:
     assert not is_plain_type(kind)
     assert not is_bare_cast(serialize(probe_type(kind)))
+
+
+INTS = [("a", SqlType("bigint", "BIGINT"))]
+TEXTS = [("a", SqlType("bigint", "BIGINT")), ("t", SqlType("varchar", "VARCHAR"))]
+
+
+def test_batches_are_about_a_megabyte() -> None:
+    assert choose_batch_rows(INTS, 0) == 65_536
+    assert choose_batch_rows(INTS * 16, 0) == 8192
+    assert choose_batch_rows(INTS * 10_000, 0) == 64
+    assert choose_batch_rows([], 0) == 65_536
+
+
+def test_rows_of_long_texts_are_made_in_smaller_numbers() -> None:
+    assert choose_batch_rows(TEXTS, 80) == 8192
+    assert choose_batch_rows(TEXTS, 2000) == 524
+    assert choose_batch_rows(TEXTS, 20_000_000) == 64
+    # Numbers alone stay as wide as they are, whatever else the tables hold.
+    assert choose_batch_rows(INTS, 20_000) == 65_536
+    assert choose_ahead_bytes(0) == choose_ahead_bytes(80) == 256_000
+    assert choose_ahead_bytes(2048) == 128_000
+    assert choose_ahead_bytes(10_000_000) == 64_000
+
+
+def test_the_guess_of_a_row_adds_the_tables_up() -> None:
+    tables = [Table(name, (), (), 1000.0) for name in ("a", "b")]
+    assert guess_row_bytes(tables) == 8000
+    assert guess_row_bytes([]) == 0

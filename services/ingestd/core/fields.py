@@ -146,7 +146,7 @@ class Scan:
             if line.startswith(self.dialect.delimiter, after):
                 break
             after += 1
-        if after >= len(line) or line[after:] == b"\r":
+        if after >= len(line) or (after == len(line) - 1 and line.endswith(b"\r")):
             return len(line)
         if not line.startswith(self.dialect.delimiter, after):
             self.problem = "has text after a closing quote"
@@ -178,7 +178,7 @@ def split_leniently(line: bytes, dialect: Dialect) -> Cells | None:
                 close = line.find(quote, close + 1)
                 if close < 0:
                     return None
-                if line.startswith(quote + quote, close) and line[close + 2 :]:
+                if line.startswith(quote + quote, close) and close + 2 < len(line):
                     # A doubled quote, unless the second one is what ends the field.
                     close += 1
                     continue

@@ -115,16 +115,18 @@ def name_columns(cells: Sequence[str | None], width: int) -> tuple[list[str], li
     names: list[str] = []
     # Names given once keep their spelling, so numbers are chosen around all of them.
     taken: set[str] = set()
+    numbers: dict[str, int] = {}
     cleaned = [clean_name(cells[index] if index < len(cells) else None) for index in range(width)]
     given = {name.casefold() for name in cleaned if name}
     for index, name in enumerate(cleaned):
         chosen = name or f"column_{index + 1}"
-        base, number = chosen, 1
+        base = chosen
         # A number is only ever added, never taken from a name that another column has.
         made = not name
         while chosen.casefold() in taken or (made and chosen.casefold() in given):
             made = True
-            number += 1
+            number = numbers.get(base.casefold(), 1) + 1
+            numbers[base.casefold()] = number
             chosen = f"{base[: MAX_NAME - 12]}_{number}"
         if not name and index < len(cells):
             warnings.append(f"Column {index + 1} has no name and is called {chosen!r}.")

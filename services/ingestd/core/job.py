@@ -25,7 +25,7 @@ class Limits:
     part_bytes: int = 128 * 1024 * 1024
     row_group_rows: int = 61_440
     record_bytes: int = 16 * 1024 * 1024
-    columns: int = 4_000
+    columns: int = 2_000
     memory_bytes: int = 448 * 1024 * 1024
     threads: int = 2
 

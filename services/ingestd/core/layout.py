@@ -9,6 +9,7 @@ from services.ingestd.core.dialect import Given, common_width, sniff_dialect
 from services.ingestd.core.fields import Cells, Dialect
 from services.ingestd.core.header import clean_name, is_header, name_columns
 from services.ingestd.core.ladder import profile_values
+from shared.errors import Unprocessable
 
 # Lines above the header that are looked at for a title.
 _PREAMBLE = 20
@@ -74,6 +75,7 @@ def find_layout(
     known: Sequence[str] = (),
     *,
     complete: bool = True,
+    most: int = 20_000,
 ) -> Layout | None:
     """The layout of a file, None when the sample holds no record.
 
@@ -84,6 +86,10 @@ def find_layout(
         known: names of the table that exists: a record of them is a header, and rows of
             their number without a header are theirs by position.
         complete: whether the sample is the whole file.
+        most: columns that a file may have.
+
+    Raises:
+        Unprocessable: it has more.
     """
     reading = sniff_dialect(sample, given, complete=complete)
     records = [
@@ -93,6 +99,12 @@ def find_layout(
     ]
     if not records:
         return None
+    if max(reading.width, len(records[0].cells)) > most:
+        raise Unprocessable(
+            f"The file has {max(reading.width, len(records[0].cells))} columns; at most {most} "
+            "are taken. Is the delimiter right?",
+            details={"limit": most},
+        )
     first, preamble = _skip_preamble(records, reading.width)
     rows = records[first + 1 :]
     head = records[first]

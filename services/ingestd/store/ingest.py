@@ -180,7 +180,9 @@ class Ingests:
                 now = await self._describe(dataset)
                 if attempt == _ATTEMPTS or fingerprint_of(now) == fingerprint_of(table):
                     raise
-                continue  # another write changed the table meanwhile; convert to what it is now
+                # Another write changed the table meanwhile; convert to what it is now.
+                await self._spool.remove(work)
+                continue
             self._figures.stored(outcome)
             return answer(ingest_id, response, record)
 

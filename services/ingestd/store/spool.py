@@ -36,7 +36,7 @@ class Spool:
 
     Args:
         root: the daemon's data directory.
-        pool: for writes.
+        pool: for writing and removing; with room for every request at once.
     """
 
     def __init__(self, root: Path, pool: BlockingPool) -> None:
@@ -66,12 +66,11 @@ class Spool:
         try:
             yield path
         finally:
-            # In a thread, for large files take a while; to its end, even when cancelled.
-            await asyncio.shield(
-                asyncio.get_running_loop().run_in_executor(
-                    None, lambda: shutil.rmtree(path, ignore_errors=True)
-                )
-            )
+            await self.remove(path)
+
+    async def remove(self, folder: Path) -> None:
+        """Removes a folder with all in it; what is under way when the caller leaves is ended."""
+        await self._pool.run(shutil.rmtree, folder, ignore_errors=True)
 
     async def receive(self, pieces: AsyncIterator[bytes], folder: Path) -> Upload:
         """Writes a body to disk.

@@ -34,6 +34,8 @@ from services.ingestd.worker.text import TextFile, is_damaged_utf8, open_text, t
 from shared.errors import Internal, Unprocessable
 
 Report = Callable[[str], None]
+# A file of thousands of columns could have something to say of each.
+MAX_WARNINGS = 50
 
 
 def convert(job: Job, report: Report) -> Outcome:
@@ -109,14 +111,10 @@ class Conversion:
             job.options.header,
             known,
             complete=text.start + len(head) >= text.size,
+            most=job.limits.columns,
         )
         if layout is None:
             raise Unprocessable("The file holds only blank lines. Send a header and rows.")
-        if layout.width > job.limits.columns:
-            raise Unprocessable(
-                f"The file has {layout.width} columns; at most {job.limits.columns} are taken. "
-                "Is the delimiter right?"
-            )
         plan: Plan = make_plan(layout.names, job.table, job.options.contract, job.options.mode)
         rows = sample_rows(text, head, layout)
         held = sum(len(cell or b"") + 1 for row in rows for cell in row)
@@ -280,6 +278,9 @@ class Conversion:
             )
         if counts.nuls:
             warnings.append(f"{counts.nuls} NUL characters were kept as part of the text.")
+        if len(warnings) > MAX_WARNINGS:
+            more = len(warnings) - MAX_WARNINGS
+            warnings = [*warnings[:MAX_WARNINGS], f"There are {more} more warnings like these."]
         return Outcome(
             parts=tuple(parts),
             sidecar=sidecar,

@@ -8,7 +8,7 @@ from services.ingestd.core.records import Kind, RecordReader
 from services.ingestd.worker.text import TextFile
 
 # Rows taken from the beginning; each further place gives what its few KiB hold.
-FIRST_ROWS = 1000
+FIRST_ROWS = 300
 
 
 def sample_rows(text: TextFile, head: bytes, layout: Layout) -> list[Cells]:

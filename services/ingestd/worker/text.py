@@ -23,7 +23,7 @@ BLOCK = 1024 * 1024
 HEAD = 64 * 1024
 # Places beside the beginning where a sample is taken, and its bytes at each.
 WINDOWS = 24
-WINDOW = 8 * 1024
+WINDOW = 4 * 1024
 # Error handler that puts a lone surrogate for each byte an encoding does not have.
 MARK_DAMAGE = "lakehouse.mark_damage"
 UTF8 = "utf-8"

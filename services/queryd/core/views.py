@@ -19,12 +19,14 @@ _PLAIN_TYPE = re.compile(r"[A-Z][A-Z_]*(?: [A-Z]+)*(?:\(\d+(?:,\s*\d+)?\))?(?:\[
 class Table:
     """One dataset as a query reads it.
 
-    `columns` are (name, SQL type) in order; `files` are absolute paths of Parquet files.
+    `columns` are (name, SQL type) in order; `files` are absolute paths of Parquet files;
+    `row_bytes` is what a row takes in them, on average.
     """
 
     name: str
     columns: tuple[tuple[str, str], ...]
     files: tuple[str, ...]
+    row_bytes: float = 0.0
 
 
 def local_path(dataset: str, uri: str) -> str:

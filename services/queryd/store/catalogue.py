@@ -81,6 +81,7 @@ async def _resolve(catalogue: Catalogue, name: str, as_of: str | None) -> Table:
         name=name,
         columns=tuple((column.name, column.type) for column in files.columns),
         files=tuple(local_path(name, file.uri) for file in files.files),
+        row_bytes=sum(f.size for f in files.files) / max(sum(f.rows for f in files.files), 1),
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from services.queryd.core.frames import Kind
+from services.queryd.store.allocator import keep_large_blocks
 from services.queryd.store.figures import Figures
 from services.queryd.store.process import WorkerGone, WorkerProcess
 from shared.errors import RateLimited, Unavailable
@@ -25,6 +26,9 @@ logger = logging.getLogger("lakehouse.queryd")
 _START_S = 30.0
 # A worker has a new database ready in about 15 ms; one that takes this long is stuck. Seconds.
 _RENEW_S = 10.0
+# A client may leave when it has all rows, and before the worker has said that these were all.
+# What is not over by then is killed. Seconds.
+_LAST_WORDS_S = 0.05
 # Wait after a worker that died before it was warm, doubled up to the second. Seconds.
 _BACKOFF_S, _MOST_BACKOFF_S = 0.1, 5.0
 
@@ -59,6 +63,7 @@ class WorkerPool:
 
     def start(self) -> None:
         """Starts all workers; they warm up on their own."""
+        keep_large_blocks()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
         for folder in self._readable:
@@ -99,11 +104,12 @@ class WorkerPool:
         Raises:
             RateLimited: all are busy and the queue is full.
         """
-        if self._idle:
+        while self._idle:
             worker = self._idle.popleft()
-            worker.hold()
-            self._count()
-            return worker
+            if worker.is_running():
+                worker.hold()
+                self._count()
+                return worker
         if len(self._waiting) >= self._section.queue_length:
             raise RateLimited(
                 f"All {self._section.workers} query workers are busy and "
@@ -132,11 +138,25 @@ class WorkerPool:
             finished: its query has ended in END or ERROR. A worker in the middle of one is
                 killed: no engine can be trusted to stop at once.
         """
+        # The caller's hold goes over to what is begun here.
         if finished:
             self._keep(self._await_ready(worker, _RENEW_S))
+        elif worker.alive:
+            self._keep(self._await_end(worker))
         else:
+            worker.let_go()
+
+    async def _await_end(self, worker: WorkerProcess) -> None:
+        try:
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await worker.skip_answer()
+        except BaseException as error:
             worker.kill("abandoned")
-        worker.let_go()
+            worker.let_go()
+            if isinstance(error, WorkerGone | TimeoutError):
+                return
+            raise
+        await self._await_ready(worker, _RENEW_S)
 
     def _spawn(self) -> None:
         if self._closing:
@@ -150,11 +170,11 @@ class WorkerPool:
             return
         self._live.add(worker)
         self._fresh.add(worker)
+        worker.hold()
         self._keep(self._await_ready(worker, _START_S))
 
     async def _await_ready(self, worker: WorkerProcess, patience_s: float) -> None:
-        """Waits for READY and offers the worker; ends it when it is worn or stuck."""
-        worker.hold()
+        """Waits for READY, lets go and offers the worker; ends it when it is worn or stuck."""
         try:
             async with asyncio.timeout(patience_s):
                 kind, length = await worker.receive()

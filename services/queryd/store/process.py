@@ -36,11 +36,15 @@ _ENVIRONMENT = {
 # is on its way. The kernel doubles it.
 _SOCKET_BYTES = 2 << 20
 # Bytes relayed at a time.
-_CHUNK = 1 << 20
+_CHUNK = 512 << 10
 
 
 class WorkerGone(Exception):
-    """The worker died, or was killed."""
+    """The worker died, or was killed; `unread` if it never saw the last frame sent to it."""
+
+    def __init__(self, *, unread: bool = False) -> None:
+        super().__init__()
+        self.unread = unread
 
 
 class WorkerProcess:
@@ -67,7 +71,9 @@ class WorkerProcess:
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._exited: asyncio.Future[int] = self._loop.create_future()
-        self._header = bytearray()
+        self._header = b""  # as much of the next frame's as has come
+        self._kind = Kind.READY
+        self._left = 0  # bytes of the present frame that are not read yet
         scratch = folder / "scratch"
         scratch.mkdir(parents=True)
         ours, theirs = socket.socketpair()
@@ -115,6 +121,10 @@ class WorkerProcess:
         """Whether it has not been seen to end."""
         return not self._exited.done()
 
+    def is_running(self) -> bool:
+        """Whether it runs at this moment, which the loop may not have been told yet."""
+        return self._process.poll() is None
+
     def kill(self, reason: str) -> None:
         """Ends it now; `reason` is kept for who asks why it is gone."""
         if self.alive:
@@ -143,7 +153,7 @@ class WorkerProcess:
             await self._loop.sock_sendall(self._socket, pack(kind, payload))
         except OSError:
             self._hung_up = not self.reason
-            raise WorkerGone from None
+            raise WorkerGone(unread=True) from None
 
     async def receive(self) -> tuple[Kind, int]:
         """Kind and length of the next frame; its payload must be read before the next.
@@ -151,32 +161,67 @@ class WorkerProcess:
         Raises:
             WorkerGone: it has ended.
         """
+        while len(self._header) < HEADER_SIZE:
+            self._header += await self._recv(HEADER_SIZE - len(self._header))
+        header, self._header = self._header, b""
         try:
-            return unpack_header(await self._read(HEADER_SIZE))
+            self._kind, self._left = unpack_header(header)
         except ValueError:
             self.kill("spoke out of turn")
             raise WorkerGone from None
+        return self._kind, self._left
 
     async def read_json(self, length: int) -> Any:
         """A payload of JSON."""
-        return unpack(await self._read(length))
+        data = b""
+        while len(data) < length:
+            data += await self.read_some(length - len(data))
+        return unpack(data)
 
     async def read_some(self, length: int) -> bytes:
         """Up to `length` bytes of a payload, as many as are there."""
-        try:
-            data = await self._loop.sock_recv(self._socket, min(length, _CHUNK))
-        except OSError:
-            data = b""
-        if not data:
-            self._hung_up = not self.reason
-            raise WorkerGone
+        data = await self._recv(length)
+        self._left -= len(data)
         return data
 
-    async def _read(self, length: int) -> bytes:
-        data = await self.read_some(length)
-        while len(data) < length:
-            data += await self.read_some(length - len(data))
-        return data
+    async def skip_answer(self) -> None:
+        """Reads to the end of what a query answers, wherever its reader left off.
+
+        Raises:
+            WorkerGone: it has ended.
+        """
+        while True:
+            while self._left:
+                await self.read_some(self._left)
+            if self._kind in (Kind.END, Kind.ERROR):
+                return
+            await self.receive()
+
+    async def _recv(self, length: int) -> bytes:
+        # Taken from the socket only when it can be handed on at once: a caller that is
+        # cancelled while it waits has lost nothing, and the frames stay in step.
+        while True:
+            try:
+                data = self._socket.recv(min(length, _CHUNK))
+            except BlockingIOError:
+                await self._wait_readable()
+                continue
+            except ConnectionResetError:
+                # What the kernel says when the other end was closed with frames unread.
+                self._hung_up = not self.reason
+                raise WorkerGone(unread=True) from None
+            if not data:
+                self._hung_up = not self.reason
+                raise WorkerGone
+            return data
+
+    async def _wait_readable(self) -> None:
+        ready: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(self._socket, _wake, ready)
+        try:
+            await ready
+        finally:
+            self._loop.remove_reader(self._socket)
 
     def hold(self) -> None:
         """Keeps the socket open, so that what a dead worker had sent can still be read."""
@@ -200,3 +245,8 @@ class WorkerProcess:
     def _close_unused(self) -> None:
         if not self.alive and not self._holders:
             self._socket.close()
+
+
+def _wake(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)

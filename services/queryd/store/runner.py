@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from services.queryd.core.accept import Format
@@ -93,31 +93,38 @@ class Answer:
 
     async def begin(self) -> None:
         """Plans, looks the datasets up, and waits for the first rows."""
-        query = self.query
         try:
             async with asyncio.timeout_at(self._until):
-                worker = await self._runner.pool.acquire()
-                self._worker = worker
-                # Set on the worker, not on this task: it is to die even when nobody waits.
-                self._alarm = self._loop.call_at(self._until, worker.kill, _KILLED)
-                await worker.send(Kind.OPEN, {"sql": query.sql, "params": query.params})
-                planned = await self._expect(Kind.PLAN)
-                tables = await self._resolve(planned["datasets"])
-                await worker.send(
-                    Kind.RUN,
-                    {
-                        "format": query.form.value,
-                        "max_rows": query.max_rows,
-                        "tables": [
-                            {"name": t.name, "columns": t.columns, "files": t.files} for t in tables
-                        ],
-                    },
-                )
-                await self._expect(Kind.HEAD)
+                try:
+                    await self._start()
+                except WorkerGone as gone:
+                    if not gone.unread:
+                        raise
+                    # It had died before it was asked, and only that was not known yet.
+                    self._let_go()
+                    await self._start()
         except WorkerGone:
             raise self._explain_loss() from None
         except TimeoutError:
-            raise over_time(query.timeout_s) from None
+            raise over_time(self.query.timeout_s) from None
+
+    async def _start(self) -> None:
+        query = self.query
+        worker = self._worker = await self._runner.pool.acquire()
+        # Set on the worker, not on this task: it is to die even when nobody waits.
+        self._alarm = self._loop.call_at(self._until, worker.kill, _KILLED)
+        await worker.send(Kind.OPEN, {"sql": query.sql, "params": query.params})
+        planned = await self._expect(Kind.PLAN)
+        tables = await self._resolve(planned["datasets"])
+        await worker.send(
+            Kind.RUN,
+            {
+                "format": query.form.value,
+                "max_rows": query.max_rows,
+                "tables": [asdict(table) for table in tables],
+            },
+        )
+        await self._expect(Kind.HEAD)
 
     async def copy_to(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Passes the answer's bytes on as they come, and closes.
@@ -140,6 +147,8 @@ class Answer:
                         chunk = await read(length)
                         length -= len(chunk)
                         await write(chunk)
+                        # A fast reader never makes this wait; the daemon's others must not.
+                        await asyncio.sleep(0)
                 self._rows = (await self._read_last(kind, length))["rows"]
         except WorkerGone:
             failure = self._explain_loss()
@@ -158,12 +167,9 @@ class Answer:
         if self._closed:
             return
         self._closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
-        if self._worker is not None:
-            if isinstance(failure, Timeout) and not self._finished:
-                self._worker.kill(_KILLED)
-            self._runner.pool.release(self._worker, finished=self._finished)
+        if isinstance(failure, Timeout) and not self._finished and self._worker is not None:
+            self._worker.kill(_KILLED)
+        self._let_go()
         outcome = "ok"
         if isinstance(failure, LakehouseError):
             outcome = failure.code
@@ -171,6 +177,14 @@ class Answer:
             outcome = "gone"
         seconds = time.perf_counter() - self._begun
         self._runner.figures.query(self.query.form.name.lower(), outcome, seconds, self._rows)
+
+    def _let_go(self) -> None:
+        """Gives the worker back, if there is one."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            self._runner.pool.release(worker, finished=self._finished)
 
     async def _resolve(self, names: list[str]) -> list[Any]:
         assert self._worker is not None

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from services.queryd.core.gate import Refusal, find_datasets
 from services.queryd.core.jsontext import SqlType
+from services.queryd.core.pace import choose_ahead_bytes, choose_batch_rows, guess_row_bytes
 from services.queryd.core.statement import (
     Statement,
     check_parameters,
@@ -35,7 +36,6 @@ from services.queryd.core.views import (
     probe_type,
     quote_text,
 )
-from services.queryd.worker.results import choose_batch_rows
 from services.queryd.worker.settings import WorkerSettings
 from shared.errors import Internal, Invalid
 
@@ -70,6 +70,7 @@ class Engine:
         )
         self.connection.execute("SET TimeZone = 'UTC'")
         self.used = False
+        self.row_bytes = 0.0
 
     def plan(
         self, sql: str, parameters: list[Any] | dict[str, Any]
@@ -107,6 +108,8 @@ class Engine:
             self._make_view(table, folder)
         run = self.connection.execute
         files = [path for table in tables for path in table.files]
+        self.row_bytes = guess_row_bytes(tables)
+        run(f"SET streaming_buffer_size = '{choose_ahead_bytes(self.row_bytes)}B'")
         if lossless:
             run("SET arrow_lossless_conversion = true")
         run(f"SET allowed_paths = [{', '.join(map(quote_text, files))}]")
@@ -115,17 +118,19 @@ class Engine:
 
     def run(
         self, statement: Statement, parameters: list[Any] | dict[str, Any]
-    ) -> tuple[list[tuple[str, SqlType]], pa.RecordBatchReader]:
-        """Starts the statement; gives its columns and its rows as a stream."""
+    ) -> tuple[list[tuple[str, SqlType]], pa.RecordBatchReader, int]:
+        """Starts the statement; gives its columns, its rows as a stream, and rows per batch."""
         sql, given = statement.runnable, parameters or None
         if statement.profiles:
             # As a stream, it would tell the profile before the query has run.
             done = self.connection.sql(sql, params=given)
             columns = _read_columns(zip(done.columns, done.types, strict=True))
-            return columns, done.to_arrow_reader(choose_batch_rows(columns))
+            rows = choose_batch_rows(columns, self.row_bytes)
+            return columns, done.to_arrow_reader(rows), rows
         cursor = self.connection.execute(sql, given)
         columns = _read_columns((d[0], d[1]) for d in cursor.description or ())
-        return columns, cursor.to_arrow_reader(choose_batch_rows(columns))
+        rows = choose_batch_rows(columns, self.row_bytes)
+        return columns, cursor.to_arrow_reader(rows), rows
 
     def close(self) -> None:
         """Ends the database; its scratch files go with it."""

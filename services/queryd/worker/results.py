@@ -17,27 +17,11 @@ import pyarrow as pa
 
 from services.queryd.core.accept import Format
 from services.queryd.core.jsontext import SqlType, write_row_array, write_row_object
+from services.queryd.core.pace import LEAST_AHEAD_BYTES
 
 Part = memoryview | bytes
 Send = Callable[[Sequence[Part]], None]
 
-# Bytes of one batch to aim for: large enough that the cost per batch does not show, small
-# enough that it is still in the processor's cache when it is sent on.
-_BATCH_BYTES = 1 << 20
-# DuckDB's vectors have 2,048 rows; batches are whole vectors.
-_VECTOR = 2048
-_MOST_ROWS = 32 * _VECTOR
-# Values without a fixed width may be long: a batch of 50 KB texts has 400 MB at this many.
-_MOST_ROWS_VARYING = 4 * _VECTOR
-_WIDTHS = {
-    **dict.fromkeys(("boolean", "tinyint", "utinyint"), 1),
-    **dict.fromkeys(("smallint", "usmallint"), 2),
-    **dict.fromkeys(("integer", "uinteger", "float", "date"), 4),
-    **dict.fromkeys(("bigint", "ubigint", "double", "timestamp", "time"), 8),
-    "timestamp with time zone": 8,
-    **dict.fromkeys(("hugeint", "uhugeint", "decimal", "interval"), 16),
-}
-_VARYING_WIDTH = 24
 ARROW_END = b"lakehouse.truncated"
 ARROW_ROWS = b"lakehouse.row_count"
 
@@ -51,14 +35,6 @@ class Result(Protocol):
     def run(self, send: Send, begun: Callable[[], None]) -> None:
         """Writes the answer; calls `begun` when the first rows are there."""
         ...
-
-
-def choose_batch_rows(columns: Sequence[tuple[str, SqlType]]) -> int:
-    """Rows of one batch, in whole vectors, from how wide a row is."""
-    widths = [_WIDTHS.get(kind.id) for _, kind in columns]
-    width = sum(w or _VARYING_WIDTH for w in widths)
-    most = _MOST_ROWS_VARYING if None in widths else _MOST_ROWS
-    return min(max(_BATCH_BYTES // max(width, 1) // _VECTOR, 1) * _VECTOR, most)
 
 
 def cut_batches(
@@ -140,11 +116,12 @@ class ArrowResult:
 class Scribe:
     """A database that turns Arrow batches into JSON text. It reads no file and no user's SQL."""
 
-    def __init__(self, threads: int, memory_mb: int) -> None:
+    def __init__(self, memory_mb: int) -> None:
         self._connection = duckdb.connect(
             ":memory:",
             config={
-                "threads": threads,
+                # A second one would hold as many rows again, and make nothing faster.
+                "threads": 1,
                 "enable_external_access": "false",
                 "python_enable_replacements": "false",
                 "autoinstall_known_extensions": "false",
@@ -154,6 +131,8 @@ class Scribe:
             },
         )
         self._connection.execute("SET TimeZone = 'UTC'")
+        # Whole rows as text are long, and DuckDB counts them as 16 bytes each.
+        self._connection.execute(f"SET streaming_buffer_size = '{LEAST_AHEAD_BYTES}B'")
 
     def write(
         self, reader: pa.RecordBatchReader, row: str, columns: int, rows: int
@@ -251,15 +230,15 @@ def make_result(
     columns: Sequence[tuple[str, SqlType]],
     scribe: Scribe,
     max_rows: int,
+    batch_rows: int,
     begun_at: float,
 ) -> Result:
-    """What writes the answer in a format."""
+    """What writes the answer in a format; `batch_rows` are written at a time."""
     if form is Format.ARROW:
         return ArrowResult(reader, max_rows)
     names, types = [name for name, _ in columns], [kind for _, kind in columns]
-    rows = choose_batch_rows(columns)
     if form is Format.NDJSON:
-        lines = scribe.write(reader, write_row_object(names, types), len(columns), rows)
+        lines = scribe.write(reader, write_row_object(names, types), len(columns), batch_rows)
         return NdjsonResult(lines, max_rows)
-    arrays = scribe.write(reader, write_row_array(types), len(columns), rows)
+    arrays = scribe.write(reader, write_row_array(types), len(columns), batch_rows)
     return JsonResult(arrays, [(n, k.name) for n, k in columns], max_rows, begun_at)

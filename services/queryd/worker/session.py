@@ -40,7 +40,7 @@ class Session:
         self.settings = settings
         self.channel = channel
         self.gauge = gauge
-        self.scribe = Scribe(settings.threads, settings.memory_mb)
+        self.scribe = Scribe(settings.memory_mb)
         self.engine = Engine(settings)
         self.base = gauge.read()[1]
 
@@ -49,8 +49,8 @@ class Session:
         begun = time.perf_counter()
         statement = Statement(_WARM_SQL, "", 0)
         for form in Format:
-            columns, reader = self.engine.run(statement, [])
-            result = make_result(form, reader, columns, self.scribe, 10, begun)
+            columns, reader, rows = self.engine.run(statement, [])
+            result = make_result(form, reader, columns, self.scribe, 10, rows, begun)
             result.run(lambda parts: None, lambda: None)
             self.scribe.forget()
         self.base = self.gauge.read()[1]
@@ -83,12 +83,18 @@ class Session:
     def _run(self, statement: Statement, params: Any, run: dict[str, Any], begun: float) -> None:
         form = Format(run["format"])
         tables = [
-            Table(t["name"], tuple((n, k) for n, k in t["columns"]), tuple(t["files"]))
+            Table(
+                t["name"],
+                tuple((n, k) for n, k in t["columns"]),
+                tuple(t["files"]),
+                t["row_bytes"],
+            )
             for t in run["tables"]
         ]
         self.engine.prepare(tables, lossless=form is not Format.ARROW)
-        columns, reader = self.engine.run(statement, params)
-        result = make_result(form, reader, columns, self.scribe, run["max_rows"], begun)
+        columns, reader, rows = self.engine.run(statement, params)
+        most = run["max_rows"]
+        result = make_result(form, reader, columns, self.scribe, most, rows, begun)
         result.run(self.channel.send_data, lambda: self.channel.send(Kind.HEAD, {}))
         self.channel.send(Kind.END, {"rows": result.rows, "truncated": result.truncated})
 
