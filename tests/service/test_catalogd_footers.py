@@ -130,6 +130,7 @@ def test_only_the_first_columns_of_a_wide_table_have_bounds(tmp_path: Path) -> N
     assert len(statistics.column_sizes) == BOUNDED_COLUMNS + 50
 
 
+@pytest.mark.deep
 def test_a_footer_with_any_byte_changed_is_read_or_refused(tmp_path: Path) -> None:
     sink = io.BytesIO()
     pq.write_table(make_table(3).slice(0, 20), sink)

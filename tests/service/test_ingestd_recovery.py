@@ -90,6 +90,7 @@ FIXED = settings(
 )
 
 
+@pytest.mark.deep
 @settings(FIXED, max_examples=60)
 @given(
     table=tables(),
@@ -132,6 +133,7 @@ def test_every_cell_of_a_known_dialect_comes_back(
         check_recovered(found, table)
 
 
+@pytest.mark.deep
 @settings(FIXED, max_examples=40)
 @given(
     table=st.lists(

@@ -46,6 +46,7 @@ def convert_both_ways(
         return found[0], found[1]
 
 
+@pytest.mark.deep
 @settings(FIXED, max_examples=100)
 @given(data=GARBAGE)
 def test_garbage_is_read_alike_both_ways(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
@@ -58,6 +59,7 @@ def test_garbage_is_read_alike_both_ways(monkeypatch: pytest.MonkeyPatch, data: 
         assert fast.rejects == careful.rejects
 
 
+@pytest.mark.deep
 @settings(FIXED, max_examples=60)
 @given(data=GARBAGE)
 def test_garbage_without_hints_is_accounted_for(data: bytes) -> None:

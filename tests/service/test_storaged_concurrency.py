@@ -48,6 +48,7 @@ async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
         yield piece
 
 
+@pytest.mark.deep
 async def test_updates_by_if_match_lose_none(tmp_path: Path) -> None:
     """Sixteen callers count up one number with read, change, conditional write."""
     workers, turns = 16, 10

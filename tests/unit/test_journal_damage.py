@@ -45,6 +45,7 @@ def seqs_of(records: list[Record]) -> list[int]:
 # --- cuts
 
 
+@pytest.mark.deep
 def test_cut_at_every_byte_keeps_every_whole_record(memory: Path) -> None:
     records = fill(memory / "whole", 30, segment_bytes=850)
     files = [(path.name, path.read_bytes()) for path in segment_files(memory / "whole")]
