@@ -9,7 +9,6 @@ is to wait for signals.
 from __future__ import annotations
 
 import ctypes
-import gc
 import importlib
 import json
 import logging
@@ -23,22 +22,8 @@ from pathlib import Path
 
 from shared.config import Config
 from shared.lockfile import DirectoryLock
+from shared.preload import preload
 
-# What every daemon imports anyway. Importing any of these starts no thread and no loop.
-SHARED_MODULES = (
-    "aiohttp",
-    "fastapi",
-    "httptools",
-    "httpx",
-    "httpx_aiohttp",
-    "orjson",
-    "prometheus_client",
-    "shared.clients.base",
-    "shared.runtime",
-    "uvicorn.lifespan.on",
-    "uvicorn.loops.uvloop",
-    "uvicorn.protocols.http.httptools_impl",
-)
 # A daemon that ran this long was healthy: its next crash starts the backoff afresh. Seconds.
 STABLE_S = 30.0
 # Beyond the drain, before a daemon that does not stop is killed. Seconds.
@@ -109,10 +94,7 @@ class Supervisor:
             Unavailable: another supervisor runs on the same data directory.
         """
         self.lock.acquire()
-        for module in SHARED_MODULES:
-            importlib.import_module(module)
-        gc.collect()
-        gc.freeze()
+        preload(tuple(self.children))
         # Blocked, not handled: sigtimedwait takes them one by one, so nothing is missed
         # between looking and waiting, and no handler runs in the middle of a fork.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)

@@ -41,9 +41,10 @@ def test_a_fresh_daemon_stays_within_its_budget(name: str) -> None:
 
 def test_the_launcher_loads_nothing_heavy_and_starts_no_thread() -> None:
     code = (
-        "import importlib, sys, threading\n"
-        "from shared.supervisor import SHARED_MODULES\n"
-        "for module in SHARED_MODULES: importlib.import_module(module)\n"
+        "import sys, threading\n"
+        "from shared.daemons import BUILT\n"
+        "from shared.preload import preload\n"
+        "preload(BUILT)\n"
         "print(threading.active_count(), *{m.partition('.')[0] for m in sys.modules})"
     )
     done = subprocess.run(
