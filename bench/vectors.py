@@ -1,10 +1,12 @@
 """Vector search: vectord beside hnswlib in this process, and beside Chroma.
 
-Clustered synthetic vectors of 384 dimensions. The limit is hnswlib called in this process
+Vectors of 384 dimensions: those of the texts in a file (one a line; embedded once, kept in
+bench/results), each perturbed as often as it takes to be as many as asked for; or clustered
+synthetic ones where no file is given. The limit is hnswlib called in this process
 with the same M, ef_construction and ef on the same vectors; the peer is Chroma (its
 embedded client), which runs in an environment of its own, named by `--peer-python`:
 
-    bench/vectors.py [--items 20000] [--json FILE] [--peer-python PATH]
+    bench/vectors.py [--items 20000] [--texts FILE] [--json FILE] [--peer-python PATH]
 
 Rows: recall@10 alone and under filters that keep 50, 10, 1 and .1 % (peer: exact search);
 batches of 32 in Arrow and JSON; the time that one search adds; memory and recall after
@@ -14,6 +16,7 @@ deleting and adding half of the items again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import http.client
 import json
 import os
@@ -108,6 +111,35 @@ def make_vectors(count: int) -> tuple[Any, Any, Any]:
     return vectors, queries, rng.random(count)
 
 
+def embed_texts(path: Path) -> Any:
+    """Unit vectors (n, 384) of a file's lines by the local model; computed once per content."""
+    content = path.read_bytes()
+    kept = ROOT / "bench" / "results" / f"texts-{hashlib.sha256(content).hexdigest()[:16]}.npy"
+    if not kept.exists():
+        lines = [line for line in content.decode().splitlines() if line.strip()]
+        parts: list[Any] = []
+        with PrivateFleet(("embedd",)) as fleet:
+            daemon = Daemon(fleet.urls["embedd"])
+            for start in range(0, len(lines), 256):
+                answer = daemon.call("POST", "/embed", {"texts": lines[start : start + 256]})
+                parts.append(np.asarray(answer["vectors"], dtype=np.float32))
+        kept.parent.mkdir(exist_ok=True)
+        np.save(kept, np.concatenate(parts))
+    return np.load(kept)
+
+
+def perturb(real: Any, count: int) -> tuple[Any, Any, Any]:
+    """`count` vectors around real ones (cosine about .9 to their own), queries alike, shares."""
+    rng = np.random.default_rng(11)
+
+    def around(number: int) -> Any:
+        # Noise of half a vector's length, spread over all dimensions.
+        noise = rng.standard_normal((number, DIM), dtype=np.float32) * (0.5 / DIM**0.5)
+        return real[rng.integers(0, len(real), number)] + noise
+
+    return around(count), around(QUERIES), rng.random(count)
+
+
 def to_stream(columns: dict[str, Any]) -> bytes:
     """An Arrow IPC stream; two-dimensional arrays become fixed-size lists."""
     made: dict[str, Any] = {}
@@ -185,9 +217,9 @@ def read_rss(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(count: int, peer_python: str | None) -> list[dict[str, Any]]:
+def measure(count: int, texts: Path | None, peer_python: str | None) -> list[dict[str, Any]]:
     """All rows, in one run."""
-    vectors, queries, shares = make_vectors(count)
+    vectors, queries, shares = perturb(embed_texts(texts), count) if texts else make_vectors(count)
     unit = vectors / np.linalg.norm(vectors, axis=1)[:, None]
     scores = (queries / np.linalg.norm(queries, axis=1)[:, None]) @ unit.T
     rows: list[dict[str, Any]] = []
@@ -330,11 +362,13 @@ def main() -> int:
     """Measures and prints; gives the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--texts", type=Path, help="real texts, one a line")
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--peer-python", help="an interpreter that has chromadb")
     arguments = parser.parse_args()
-    rows = measure(arguments.items, arguments.peer_python)
+    rows = measure(arguments.items, arguments.texts, arguments.peer_python)
     host = f"{platform.machine()}, {os.cpu_count()} cores, {arguments.items} items"
+    host += ", real texts perturbed" if arguments.texts else ", synthetic"
     if arguments.json:
         found = {"bench": "vectors", "host": host, "rows": rows}
         arguments.json.write_text(json.dumps(found, indent=1))

@@ -19,7 +19,8 @@ import pytest
 from shared.daemons import ROOT
 from tests.support.apps import free_ports
 
-ROUNDS = 20
+# Twenty in every run of CI; a release is tried with KILL_ROUNDS=200.
+ROUNDS = int(os.environ.get("KILL_ROUNDS", "20"))
 WRITERS = 3
 
 
@@ -48,8 +49,8 @@ def wait(check: Callable[[], bool], seconds: float = 40) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.timeout(400)
-def test_twenty_kills_lose_nothing_acknowledged(tmp_path: Path) -> None:
+@pytest.mark.timeout(60 + 20 * ROUNDS)
+def test_kills_lose_nothing_acknowledged(tmp_path: Path) -> None:
     ports = free_ports(2)
     base = f"http://127.0.0.1:{ports[1]}"
     env = {
