@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np
 
+from bench.raw_client import RawClient
 from scripts.private_fleet import PrivateFleet
 from scripts.staffing_data import generate_workers
 from services.embedd.core.batching import WorkQueue
@@ -152,21 +153,21 @@ def read_cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure_hits(daemon: Daemon, text: str, rounds: int) -> list[dict[str, Any]]:
+def measure_hits(url: str, text: str, rounds: int) -> list[dict[str, Any]]:
     """Microseconds of a cached text, beside the same server doing nothing (GET /health)."""
+    client = RawClient(url)
     body = json.dumps({"texts": [text]}).encode()
     openai = json.dumps({"input": text, "model": "local", "encoding_format": "base64"}).encode()
-    daemon.post("/embed", body)
-    samples: dict[str, list[float]] = {"/embed": [], "/v1/embeddings": [], "/health": []}
-
-    def get_health() -> None:
-        daemon.connection.request("GET", "/health")
-        daemon.connection.getresponse().read()
-
+    requests = {
+        "/embed": client.prepare("POST", "/embed", body),
+        "/v1/embeddings": client.prepare("POST", "/v1/embeddings", openai),
+        "/health": client.prepare("GET", "/health"),
+    }
+    samples: dict[str, list[float]] = {path: [] for path in requests}
+    client.ask(requests["/embed"])
     for _ in range(rounds):
-        samples["/embed"].append(timed(lambda: daemon.post("/embed", body)))
-        samples["/v1/embeddings"].append(timed(lambda: daemon.post("/v1/embeddings", openai)))
-        samples["/health"].append(timed(get_health))
+        for path, request in requests.items():
+            samples[path].append(timed(lambda request=request: client.ask(request)))
     health = median(samples.pop("/health")) * 1e6
     return [
         row(f"cache hit at {path}, us", median(times) * 1e6, health, "GET /health")
@@ -250,7 +251,7 @@ def main() -> int:
         rows.append(
             row("MiB with the model loaded", loaded, bare_memory_mib(texts[0]), "a bare process")
         )
-        rows += measure_hits(daemon, texts[0], 2000)
+        rows += measure_hits(fleet.urls["embedd"], texts[0], 2000)
         rows += compare_throughput(daemon, pid, texts[1:], arguments.rounds)
         time.sleep(TIDY_AFTER_S + 1)
         rows.append(
