@@ -24,5 +24,5 @@ class PathwaydSection(DaemonSection):
     max_batch: int = Field(default=1000, ge=1)
     idempotency_keys: int = Field(default=100_000, ge=1)
     search_threads: int = Field(default=2, ge=1, le=64)
-    checkpoint_records: int = Field(default=25_000, ge=10)
+    checkpoint_records: int = Field(default=10_000, ge=10)
     mem0_reset: bool = True
