@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
+from services.pathwayd.core.filters import Field
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.store.index import Index, Packed
 from services.pathwayd.store.memory import Memory
@@ -30,15 +31,17 @@ class Books(NamedTuple):
     traces: list[Trace]
     keys: list[tuple[str, str, str]]
     model: str | None
+    fields: list[Field]
 
 
 def take_books(memory: Memory) -> Books:
-    """The traces by their last change, and the keys."""
+    """The traces by their last change, the keys, and the fields that filters have named."""
     state = memory.state
     return Books(
         [state.traces[name] for name in state.order],
         [(name, digest, of) for name, (digest, of) in state.keys.items()],
         memory.model,
+        memory.index.columns.fields,
     )
 
 
@@ -50,6 +53,7 @@ def write_memory(books: Books, packed: Packed) -> Iterator[bytes]:
     header = {
         "form": FORM,
         "model": books.model,
+        "fields": books.fields,
         "traces": len(books.traces),
         "keys": len(books.keys),
         "rows": len(packed.entries),
@@ -109,6 +113,7 @@ def read_memory(chunks: Iterable[bytes], keys_kept: int, text_chars: int) -> Mem
     for name, digest, of in keys:
         memory.state.keys[name] = (digest, of)
     memory.index = Index.restore(_read_packed(source, header, entries), text_chars)
+    memory.fields = [Field(scope, name) for scope, name in header["fields"]]
     return memory
 
 

@@ -49,9 +49,9 @@ class Column:
         self._numbers = array("d", [float("nan")])
         self._large: list[int] = []
 
-    def take(self, trace: Trace) -> None:
-        """Takes the next row."""
-        value = read_field(trace, self.field)
+    def take(self, trace: Trace, content: object) -> None:
+        """Takes the next row; `content` is the trace's, or None where that does not matter."""
+        value = read_field(trace, content, self.field)
         if value is None:
             self.codes.append(0)
             return
@@ -98,10 +98,10 @@ class Column:
             found[code] = holds(values[code], compare)
 
 
-def read_field(trace: Trace, field: Field) -> object:
+def read_field(trace: Trace, content: object, field: Field) -> object:
     """A field of a trace; None when it has none."""
     if field.scope == "content":
-        return look_up(orjson.loads(trace.content), field.name)
+        return look_up(content, field.name)
     if field.name == "tags":
         return list(trace.tags)
     if field.name == "created_at":
@@ -135,6 +135,7 @@ class Columns:
         with self._lock:
             found = self._masks.get(key)
             if found is None:
+                self._grow(list_fields(given), rows)
                 found = self._masks[key] = self._evaluate(given, rows)
                 found.setflags(write=False)
                 if len(self._masks) > _MASKS:
@@ -143,7 +144,7 @@ class Columns:
 
     def _evaluate(self, given: Filter, rows: int) -> Mask:
         if isinstance(given, Compare):
-            column = self._column(given.field, rows)
+            column = self._columns[given.field]
             missing = given.operator == "exists" and given.operand is False
             codes = np.array(column.codes[:rows], np.int32)
             return codes == 0 if missing else column.match(given)[codes]
@@ -160,16 +161,41 @@ class Columns:
             found |= self._evaluate(part, rows)
         return found
 
-    def _column(self, field: Field, rows: int) -> Column:
-        column = self._columns.get(field)
-        if column is None:
-            column = self._columns[field] = Column(field)
-        for row in range(len(column.codes), rows):
-            column.take(self._entries[row])
-        return column
+    def warm(self, fields: Sequence[Field]) -> None:
+        """Makes columns before a filter asks for them."""
+        with self._lock:
+            self._grow(fields, len(self._entries))
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields that filters have named."""
+        return list(self._columns)
+
+    def _grow(self, fields: Sequence[Field], rows: int) -> None:
+        """Brings columns up to `rows`; each content is parsed once for all of them."""
+        columns = [self._columns.setdefault(field, Column(field)) for field in fields]
+        behind: dict[int, list[Column]] = {}
+        for column in columns:
+            if len(column.codes) < rows:
+                behind.setdefault(len(column.codes), []).append(column)
+        for start, some in behind.items():
+            parse = any(column.field.scope == "content" for column in some)
+            for row in range(start, rows):
+                trace = self._entries[row]
+                content = orjson.loads(trace.content) if parse else None
+                for column in some:
+                    column.take(trace, content)
 
     @property
     def memory_bytes(self) -> int:
         """What the columns take in memory, nearly."""
         columns = list(self._columns.values())
         return sum(4 * len(c.codes) + 120 * len(c.values) for c in columns)
+
+
+def list_fields(given: Filter) -> list[Field]:
+    """The fields that a filter names, each once."""
+    if isinstance(given, Compare):
+        return [given.field]
+    parts = (given.part,) if isinstance(given, Not) else given.parts
+    return list(dict.fromkeys(field for part in parts for field in list_fields(part)))

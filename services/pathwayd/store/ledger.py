@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -91,6 +92,9 @@ class Ledger:
         Raises:
             Unavailable: another process has it.
         """
+        # numpy is not loaded yet. Its library would share each small product among threads,
+        # which takes longer than the product.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         await self._disk.run(self._journal.open)
         self._tasks.append(asyncio.get_running_loop().create_task(self._load()))
 
@@ -119,6 +123,9 @@ class Ledger:
         logger.info("%d traces loaded in %.2f s", count, time.monotonic() - began)
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._tend()))
+        if self.memory is not None and self.memory.fields:
+            warm = self.search_pool.run(self.memory.index.columns.warm, self.memory.fields)
+            self._tasks.append(loop.create_task(warm))
         if not self._checked:
             self._tasks.append(loop.create_task(self._check()))
 

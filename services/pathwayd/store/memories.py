@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -183,16 +183,10 @@ class Memories:
         await self._retire(lambda _: True, "reset")
         return wire.Said(message="All memories reset")
 
-    async def _retire(self, chosen: Any, reason: str) -> None:
+    async def _retire(self, chosen: Callable[[dict[str, Any]], bool], reason: str) -> None:
         memory = self._ledger.opened()
         held = list(memory.state.traces.values()) if memory else []
-        names = [
-            trace.id
-            for trace in held
-            if trace.surface == "mem0"
-            and trace.retired is None
-            and chosen(orjson.loads(trace.content))
-        ]
+        names = await self._ledger.search_pool.run(choose_memories, held, chosen)
         await self._service.retire_all(names, reason)
 
     def _find(self, memory_id: str, *, deleted: bool = False) -> Trace:
@@ -204,6 +198,12 @@ class Memories:
                 details={"id": memory_id[:200]},
             )
         return trace
+
+
+def choose_memories(held: Sequence[Trace], chosen: Callable[[dict[str, Any]], bool]) -> list[str]:
+    """The ids of the memories whose contents are chosen; takes a while, so not on the loop."""
+    alive = (trace for trace in held if trace.surface == "mem0" and trace.retired is None)
+    return [trace.id for trace in alive if chosen(orjson.loads(trace.content))]
 
 
 def show_memory(trace: Trace) -> wire.Memory:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from services.pathwayd.core.filters import Field
 from services.pathwayd.core.records import Change, Retire, Vectors, Write
 from services.pathwayd.core.state import State
 from services.pathwayd.store.index import Index
@@ -27,6 +28,8 @@ class Memory:
         self.index = Index(text_chars)
         # The model of the newest vectors.
         self.model: str | None = None
+        # What filters named before the last checkpoint, to be made ready again.
+        self.fields: list[Field] = []
         # Vectors that fit nothing: of another length than their model's others.
         self.misfits = 0
         self._bulk: list[Write] | None = None

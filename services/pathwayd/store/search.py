@@ -111,6 +111,6 @@ def _best(scores: np.ndarray[Any, np.dtype[np.float64]], allowed: Mask, count: i
 
 
 def _list_newest(view: View, allowed: Mask, k: int) -> list[Found]:
-    rows = np.flatnonzero(allowed).tolist()
-    newest = sorted(rows, key=lambda row: (-view.entries[row].updated, view.entries[row].id))
-    return [Found(row, view.entries[row], 0.0, None, None, 0.0, None, None) for row in newest[:k]]
+    # A change makes a new row, so the last rows are the newest.
+    rows = np.flatnonzero(allowed)[::-1][:k].tolist()
+    return [Found(row, view.entries[row], 0.0, None, None, 0.0, None, None) for row in rows]

@@ -49,7 +49,9 @@ def write_checkpoint(journal: Journal, seq: int, taken: Taken, packed: Packed) -
 
 def make_index(memory: Memory, packed: Packed) -> Index:
     """A new index of what was packed."""
-    return Index.restore(packed, memory.index.text_chars)
+    fresh = Index.restore(packed, memory.index.text_chars)
+    fresh.columns.warm(memory.index.columns.fields)
+    return fresh
 
 
 def catch_up(memory: Memory, fresh: Index, taken: Taken, packed: Packed) -> None:
