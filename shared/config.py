@@ -26,6 +26,7 @@ from shared.sections.data import (
     StoragedSection,
 )
 from shared.sections.embed import EmbeddSection, FakeOllamaSection
+from shared.sections.learning import PathwaydSection
 from shared.sections.vectors import VectordSection
 
 ENV_PREFIX = "LAKEHOUSE_"
@@ -52,6 +53,7 @@ class Config(Section):
     embedd: EmbeddSection = EmbeddSection()
     fake_ollama: FakeOllamaSection = FakeOllamaSection()
     vectord: VectordSection = VectordSection()
+    pathwayd: PathwaydSection = PathwaydSection()
 
     @model_validator(mode="after")
     def _check_whole(self) -> Config:

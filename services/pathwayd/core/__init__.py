@@ -1,0 +1,1 @@
+"""Decisions of pathwayd: no I/O, no framework, no clock."""

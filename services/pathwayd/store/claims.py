@@ -1,0 +1,35 @@
+"""One change at a time to one thing: a trace, an Idempotency-Key, a content."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+
+class Claims:
+    """Named locks that exist only while somebody holds or wants them."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._wanted: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def hold(self, names: Iterable[str]) -> AsyncGenerator[None]:
+        """Holds all of the names; taken in one order, so that nobody waits in a circle."""
+        async with AsyncExitStack() as stack:
+            for name in sorted(set(names)):
+                await stack.enter_async_context(self._hold_one(name))
+            yield
+
+    @asynccontextmanager
+    async def _hold_one(self, name: str) -> AsyncGenerator[None]:
+        lock = self._locks.setdefault(name, asyncio.Lock())
+        self._wanted[name] = self._wanted.get(name, 0) + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._wanted[name] -= 1
+            if not self._wanted[name]:
+                del self._wanted[name], self._locks[name]

@@ -1,0 +1,201 @@
+"""Fields of the rows by column, made when a filter first names one; and what a filter keeps.
+
+What a row stands for never changes, so a column only grows, and a comparison is worked out
+once for each distinct value: equality by looking it up, order of numbers in one sweep.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+
+from services.pathwayd.core.filters import (
+    All,
+    Compare,
+    Field,
+    Filter,
+    Not,
+    holds,
+    kind_of,
+    look_up,
+)
+from services.pathwayd.core.filters import Any as AnyOf
+from services.pathwayd.core.traces import Trace, format_time
+
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+# Masks of recent filters that are kept.
+_MASKS = 32
+# Integers beyond this are not exact as floats.
+_EXACT = 2**53
+_ORDER = ("gt", "gte", "lt", "lte")
+
+
+class Column:
+    """One field of all rows: for each row the number of its distinct value; 0 is missing."""
+
+    def __init__(self, field: Field) -> None:
+        self.field = field
+        self.codes = array("i")
+        self.values: list[object] = [None]
+        self._known: dict[object, int] = {}
+        # Those that are no strings, numbers or booleans.
+        self._lists: list[int] = []
+        self._numbers = array("d", [float("nan")])
+        self._large: list[int] = []
+
+    def take(self, trace: Trace, content: object) -> None:
+        """Takes the next row; `content` is the trace's, or None where that does not matter."""
+        value = read_field(trace, content, self.field)
+        if value is None:
+            self.codes.append(0)
+            return
+        kind = kind_of(value)
+        key = (kind, value) if kind in ("bool", "number", "string") else orjson.dumps(value)
+        code = self._known.get(key)
+        if code is None:
+            code = self._known[key] = len(self.values)
+            self.values.append(value)
+            self._numbers.append(self._to_float(code, kind, value))
+        self.codes.append(code)
+
+    def _to_float(self, code: int, kind: str, value: Any) -> float:
+        if kind in ("list", "other"):
+            self._lists.append(code)
+        elif kind == "number":
+            if abs(value) <= _EXACT:
+                return float(value)
+            self._large.append(code)
+        return float("nan")
+
+    def match(self, compare: Compare) -> Mask:
+        """Which distinct values satisfy a comparison, by their number."""
+        operator, operand = compare.operator, compare.operand
+        found = np.zeros(len(self.values), np.bool_)
+        if operator in ("eq", "in"):
+            for option in operand if isinstance(operand, tuple) else (operand,):
+                code = self._known.get((kind_of(option), option))
+                if code is not None:
+                    found[code] = True
+            self._test(found, self._lists, compare)
+        elif operator in _ORDER and kind_of(operand) == "number" and abs(operand) <= _EXACT:  # pyright: ignore
+            numbers = np.array(self._numbers[: len(found)], np.float64)
+            with np.errstate(invalid="ignore"):
+                found = _compare(numbers, operator, float(operand))  # pyright: ignore
+            self._test(found, self._large, compare)
+        else:
+            self._test(found, range(1, len(found)), compare)
+        return found
+
+    def _test(self, found: Mask, codes: Sequence[int], compare: Compare) -> None:
+        values = self.values
+        for code in codes:
+            found[code] = holds(values[code], compare)
+
+
+def read_field(trace: Trace, content: object, field: Field) -> object:
+    """A field of a trace; None when it has none."""
+    if field.scope == "content":
+        return look_up(content, field.name)
+    if field.name == "tags":
+        return list(trace.tags)
+    if field.name == "created_at":
+        return format_time(trace.created)
+    if field.name == "updated_at":
+        return format_time(trace.updated)
+    return getattr(trace, field.name)
+
+
+def _compare(numbers: np.ndarray[Any, Any], operator: str, operand: float) -> Mask:
+    if operator == "gt":
+        return numbers > operand
+    if operator == "gte":
+        return numbers >= operand
+    return numbers < operand if operator == "lt" else numbers <= operand
+
+
+class Columns:
+    """The columns of an index, and the masks of recent filters. Safe to use from threads."""
+
+    def __init__(self, entries: Sequence[Trace]) -> None:
+        self._entries = entries
+        self._columns: dict[Field, Column] = {}
+        self._masks: OrderedDict[tuple[str, int], Mask] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def mask(self, given: Filter, rows: int) -> Mask:
+        """Which of the first `rows` rows the filter keeps, dead ones included."""
+        # As text, because 1 and True are equal and mean different things here.
+        key = (repr(given), rows)
+        with self._lock:
+            found = self._masks.get(key)
+            if found is None:
+                self._grow(list_fields(given), rows)
+                found = self._masks[key] = self._evaluate(given, rows)
+                found.setflags(write=False)
+                if len(self._masks) > _MASKS:
+                    self._masks.popitem(last=False)
+            return found
+
+    def _evaluate(self, given: Filter, rows: int) -> Mask:
+        if isinstance(given, Compare):
+            column = self._columns[given.field]
+            missing = given.operator == "exists" and given.operand is False
+            codes = np.array(column.codes[:rows], np.int32)
+            return codes == 0 if missing else column.match(given)[codes]
+        if isinstance(given, Not):
+            return ~self._evaluate(given.part, rows)
+        if isinstance(given, All):
+            found = np.ones(rows, np.bool_)
+            for part in given.parts:
+                found &= self._evaluate(part, rows)
+            return found
+        assert isinstance(given, AnyOf)
+        found = np.zeros(rows, np.bool_)
+        for part in given.parts:
+            found |= self._evaluate(part, rows)
+        return found
+
+    def warm(self, fields: Sequence[Field]) -> None:
+        """Makes columns before a filter asks for them."""
+        with self._lock:
+            self._grow(fields, len(self._entries))
+
+    @property
+    def fields(self) -> list[Field]:
+        """The fields that filters have named."""
+        return list(self._columns)
+
+    def _grow(self, fields: Sequence[Field], rows: int) -> None:
+        """Brings columns up to `rows`; each content is parsed once for all of them."""
+        columns = [self._columns.setdefault(field, Column(field)) for field in fields]
+        behind: dict[int, list[Column]] = {}
+        for column in columns:
+            if len(column.codes) < rows:
+                behind.setdefault(len(column.codes), []).append(column)
+        for start, some in behind.items():
+            parse = any(column.field.scope == "content" for column in some)
+            for row in range(start, rows):
+                trace = self._entries[row]
+                content = orjson.loads(trace.content) if parse else None
+                for column in some:
+                    column.take(trace, content)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the columns take in memory, nearly."""
+        columns = list(self._columns.values())
+        return sum(4 * len(c.codes) + 120 * len(c.values) for c in columns)
+
+
+def list_fields(given: Filter) -> list[Field]:
+    """The fields that a filter names, each once."""
+    if isinstance(given, Compare):
+        return [given.field]
+    parts = (given.part,) if isinstance(given, Not) else given.parts
+    return list(dict.fromkeys(field for part in parts for field in list_fields(part)))
