@@ -26,6 +26,7 @@ from shared.sections.data import (
     StoragedSection,
 )
 from shared.sections.embed import EmbeddSection, FakeOllamaSection
+from shared.sections.matrix import MatrixdSection, ModelsSection
 from shared.sections.vectors import VectordSection
 
 ENV_PREFIX = "LAKEHOUSE_"
@@ -52,6 +53,8 @@ class Config(Section):
     embedd: EmbeddSection = EmbeddSection()
     fake_ollama: FakeOllamaSection = FakeOllamaSection()
     vectord: VectordSection = VectordSection()
+    matrixd: MatrixdSection = MatrixdSection()
+    models: ModelsSection = ModelsSection()
 
     @model_validator(mode="after")
     def _check_whole(self) -> Config:
