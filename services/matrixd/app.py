@@ -10,12 +10,14 @@ from typing import Annotated
 from fastapi import FastAPI, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
 
+from services.matrixd.store.composing import Composer
 from services.matrixd.store.figures import Figures
 from services.matrixd.store.gathering import Gatherer
 from services.matrixd.store.memory import Memory
 from services.matrixd.store.peers import Peers
 from services.matrixd.store.recording import Recorder
 from services.matrixd.store.registry import Registry
+from services.matrixd.store.relevance import RelevanceFilter
 from services.matrixd.store.search import Searcher
 from shared.config import Config
 from shared.lockfile import DirectoryLock
@@ -29,6 +31,14 @@ from shared.wire.matrixd import (
     CorpusSpec,
     MatrixAnswer,
     MatrixSearch,
+)
+from shared.wire.matrixd_context import (
+    Composed,
+    ComposeRequest,
+    Downgraded,
+    DowngradeRequest,
+    RelevanceAnswer,
+    RelevanceRequest,
 )
 from shared.wire.matrixd_playbook import (
     EpisodeInfo,
@@ -89,7 +99,9 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     gatherer = Gatherer(section, registry, peers, figures)
     searcher = Searcher(gatherer, memory, figures, pool)
     add_corpus_routes(app, registry)
+    relevance = RelevanceFilter(section, peers, figures, pool)
     add_search_routes(app, searcher)
+    add_context_routes(app, relevance, Composer(config.models, searcher, relevance))
     add_playbook_routes(app, Recorder(section, registry, gatherer, searcher, memory, peers, _now))
     return app
 
@@ -150,6 +162,25 @@ def add_search_routes(app: FastAPI, searcher: Searcher) -> None:
     async def search_matrix(request: MatrixSearch) -> MatrixAnswer:
         """Documents of many corpora as one list; a corpus that is down is told, not fatal."""
         return await searcher.search(request)
+
+
+def add_context_routes(app: FastAPI, relevance: RelevanceFilter, composer: Composer) -> None:
+    """What reaches the model."""
+
+    @app.post("/matrix/relevance", tags=["matrix"])
+    async def filter_relevant(request: RelevanceRequest) -> RelevanceAnswer:
+        """Drops candidates that are near the query in vector space but about something else."""
+        return await relevance.filter(request)
+
+    @app.post("/matrix/downgrade", tags=["matrix"])
+    async def check_downgrade(request: DowngradeRequest) -> Downgraded:
+        """A strong model in the composed mode is put into the isolated one, unless forced."""
+        return composer.downgrade(request)
+
+    @app.post("/matrix/compose", tags=["matrix"])
+    async def compose_context(request: ComposeRequest) -> Composed:
+        """The slice of the corpora that a model needs for a query, as messages with citations."""
+        return await composer.compose(request)
 
 
 def add_playbook_routes(app: FastAPI, recorder: Recorder) -> None:

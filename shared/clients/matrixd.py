@@ -21,10 +21,10 @@ from shared.wire.matrixd import (
     MatrixSearch,
 )
 from shared.wire.matrixd_context import (
-    ComposeRequest,
     Composed,
-    DowngradeRequest,
+    ComposeRequest,
     Downgraded,
+    DowngradeRequest,
     RelevanceAnswer,
     RelevanceRequest,
 )

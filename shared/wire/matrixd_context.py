@@ -39,14 +39,14 @@ class RelevanceRequest(Request):
 
 
 class KeptCandidate(Response):
-    """A candidate that stays, in the order it came; `relevance` from 0 to 1."""
+    """A candidate that stays, in the order it came; `relevance` from 0 to 1, null without text."""
 
     id: str
     text: str | None = None
     score: float | None = None
     corpus: str | None = None
     metadata: dict[str, Any] = {}
-    relevance: float
+    relevance: float | None
 
 
 class DroppedCandidate(Response):
