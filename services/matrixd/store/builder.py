@@ -37,7 +37,7 @@ _DELETED = 2000
 _PROBED = 32
 _SAMPLED = 3
 # A short text that tells which model a name stands for now, and its dimension.
-_TRIAL = "lakehouse"
+TRIAL = "lakehouse"
 
 
 class Builder:
@@ -94,7 +94,7 @@ class Builder:
 
     async def _prepare_index(self, corpus: Corpus, patience: Patience) -> None:
         """The index is there, of the right model, and holds what the ledger says, or nothing."""
-        trial = await patience.call(lambda: self._peers.embedd.embed([_TRIAL], corpus.spec.model))
+        trial = await patience.call(lambda: self._peers.embedd.embed([TRIAL], corpus.spec.model))
         state = corpus.state
         if state.model and (state.model, state.dim) != (trial.model, trial.dim):
             # Vectors of two models never mix.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import secrets
@@ -10,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from services.matrixd.core.corpora import State, check_same, check_spec, make_recipe
-from services.matrixd.store.builder import Builder
+from services.matrixd.store.builder import TRIAL, Builder
 from services.matrixd.store.corpus import Corpus
 from services.matrixd.store.figures import Figures
 from services.matrixd.store.ledger import Ledger
@@ -101,6 +102,7 @@ class Registry:
             if existing is not None and not replace:
                 check_same(existing.spec, spec)
             await self._sources.check(spec, make_recipe(spec))
+            await self._check_model(spec)
         status = 201
         async with self._changing:
             corpus = self._corpora.get(spec.name)
@@ -125,6 +127,12 @@ class Registry:
                 if corpus.state.job.status == "failed":
                     await self._begin(corpus)
         return await self._wait(corpus, wait_s, status)
+
+    async def _check_model(self, spec: CorpusSpec) -> None:
+        """Passes when embedd knows the model that a spec names, or cannot be asked now."""
+        if spec.model is not None:
+            with contextlib.suppress(*PASSING):
+                await self._peers.embedd.embed([TRIAL], spec.model)
 
     async def refresh(self, name: str, *, wait_s: float | None) -> tuple[CorpusInfo, int]:
         """Brings a corpus up to date with its source; one at a time, a second one follows.
