@@ -17,15 +17,16 @@ from services.matrixd.core.playbook.fusion import mix_scores, order_scores
 from services.matrixd.core.playbook.identity import Considered
 from services.matrixd.core.playbook.notes import Note
 
-GRID = np.arange(-1.5, 6.01, 0.25)
-# Notes that are asked for again, and how few tell nothing.
+GRID = np.arange(0.25, 3.51, 0.25)
+# Notes that are asked for again.
 SAMPLE = 200
-FEWEST = 20
-# Strictness while too few notes can tell.
-DEFAULT = 0.75
-# Mean nDCG@10 that an unseen query may lose, with this many standard errors on top.
-BEARABLE = 0.006
-ERRORS = 1.0
+# Mean nDCG@10 that an unseen query may lose.
+BEARABLE = 0.004
+# What is expected before notes tell: the loss halves with each step of ln 2 / DECAY. It counts
+# as much as so many notes, because what few notes tell is mostly chance.
+EXPECTED = 0.016
+DECAY = 0.9
+EXPECTED_NOTES = 150
 DEPTH = 10
 
 
@@ -51,12 +52,11 @@ def measure_losses(
 
 
 def choose_strictness(losses: Sequence[Floats]) -> float:
-    """The least strictness whose cost is bearable; the default when too few notes tell."""
-    if len(losses) < FEWEST:
-        return DEFAULT
-    table = np.stack(losses)
-    bound = table.mean(axis=0) + ERRORS * table.std(axis=0) / math.sqrt(len(table))
-    bearable = np.flatnonzero(bound <= BEARABLE)
+    """The least strictness whose expected cost is bearable."""
+    total = EXPECTED_NOTES * EXPECTED * np.exp(-DECAY * GRID)
+    for each in losses:
+        total = total + each
+    bearable = np.flatnonzero(total / (EXPECTED_NOTES + len(losses)) <= BEARABLE)
     return float(GRID[bearable[0]]) if len(bearable) else float(GRID[-1])
 
 
