@@ -23,6 +23,7 @@ SMOKES = {
     "vectord": "g1",
     "embedd": "g2",
     "fake_ollama": "g2_smoke_fixtures",
+    "matrixd": "matrix",
 }
 # The gateway has no routes of its own to model: it passes on those of the others.
 WITHOUT_WIRE = {"gateway"}

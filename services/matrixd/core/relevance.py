@@ -28,7 +28,7 @@ WORDS, RUNS, COMMON = 0.018, 0.191, 0.606
 # The unit of distance: a constant and the list's standard deviation.
 UNIT_BASE, UNIT_SPREAD = 0.032, 0.298
 # How far below the best a candidate may stay, and what `strictness` adds or takes at its ends.
-LINE, STRICTNESS_SPAN = -5.0, 3.0
+LINE, STRICTNESS_SPAN = -4.7, 3.0
 # Below this cosine, and without a word in common, nothing is about the query, alone or not.
 FLOOR = 0.0
 # How sharply the best candidates define what is common, in cosine.

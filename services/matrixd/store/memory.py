@@ -260,16 +260,18 @@ class Memory:
         }
         return Told(done.refs, done.scores, done.activated, notes, moves)
 
-    def describe_notes(self) -> dict[str, dict[str, Any]]:
-        """What was derived of each episode in force, by its id (of its first model)."""
+    async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What was derived of each episode in force, by id, and of each source of ratings."""
+        return await self._pool.run(lambda: (self._describe_notes(), self._describe_sources()))
+
+    def _describe_notes(self) -> dict[str, dict[str, Any]]:
         notes: dict[str, dict[str, Any]] = {}
         for playbook in self._playbooks.values():
             for view in playbook.notes():
                 notes.setdefault(view.id, _plain(view))
         return notes
 
-    def describe_sources(self) -> dict[str, dict[str, Any]]:
-        """What is known of each source of ratings."""
+    def _describe_sources(self) -> dict[str, dict[str, Any]]:
         sources: dict[str, dict[str, Any]] = {}
         for playbook in self._playbooks.values():
             for name, view in playbook.sources().items():

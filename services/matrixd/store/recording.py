@@ -214,8 +214,9 @@ class Recorder:
             NotFound: there is none of this id.
         """
         await self._memory.prepare()
-        notes = self._memory.describe_notes()
-        return self._find(name).describe(notes.get(name))
+        entry = self._find(name)
+        notes, _ = await self._memory.describe()
+        return entry.describe(notes.get(name))
 
     async def list(
         self, limit: int, cursor: str | None, source: str | None, run_id: str | None, retired: bool
@@ -237,13 +238,13 @@ class Recorder:
             and (run_id is None or entry.run_id == run_id)
             and (cursor is None or entry.seq < int(cursor))
         ]
-        notes = self._memory.describe_notes()
+        notes, sources = await self._memory.describe()
         page = chosen[:limit]
         return EpisodeList(
             episodes=[entry.describe(notes.get(entry.id)) for entry in page],
             total=len(entries),
             retired=sum(1 for entry in entries if entry.retired_at is not None),
-            sources=self._memory.describe_sources(),
+            sources=sources,
             next_cursor=str(page[-1].seq) if len(chosen) > limit else None,
         )
 
