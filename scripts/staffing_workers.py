@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Generates staffing workers and ingests them through the gateway, or writes them as CSV.
+"""Generates staffing workers, ingests them through the gateway and builds their corpus.
 
     scripts/staffing_workers.py                        20,000 rows into the dataset `workers`
     scripts/staffing_workers.py --rows 500000          another size
+    scripts/staffing_workers.py --corpus 2000          and a corpus of the first 2,000
     scripts/staffing_workers.py --out workers.csv      only the file
 
 The same seed and size give the same bytes, so a second run changes nothing.
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 
 import httpx
 
+from scripts.staffing_corpus import build_corpus
 from scripts.staffing_data import write_workers
 
 GATEWAY = os.environ.get("LAKEHOUSE_GATEWAY", "http://127.0.0.1:3110")
@@ -40,6 +42,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dataset", default="workers")
     parser.add_argument("--mode", choices=("append", "replace"), default="replace")
+    parser.add_argument("--corpus", type=int, default=0, help="embed so many of them, 0: none")
     parser.add_argument("--out", type=Path, help="write the CSV here and ingest nothing")
     arguments = parser.parse_args()
     pieces = write_workers(arguments.rows, arguments.seed)
@@ -49,15 +52,32 @@ def main() -> int:
                 out.write(piece)
         print(f"{arguments.rows} workers written to {arguments.out}")
         return 0
-    return ingest(pieces, arguments.dataset, arguments.mode)
+    status = ingest(pieces, arguments.dataset, arguments.mode)
+    if status or not arguments.corpus:
+        return status
+    return build_corpus(GATEWAY, make_headers(), make_spec(arguments.dataset, arguments.corpus))
+
+
+def make_spec(dataset: str, rows: int) -> dict[str, object]:
+    """The corpus of the first so many workers."""
+    return {
+        "name": dataset,
+        "source": {"sql": f'select * from "{dataset}" order by worker_id limit {rows}'},
+        "id": "worker_id",
+        "text": "{summary} Works {shift} shifts.",
+        "metadata": ["role", "city", "state", "shift", "active", "hourly_rate"],
+    }
+
+
+def make_headers() -> dict[str, str]:
+    """The token, where one is set."""
+    token = os.environ.get("LAKEHOUSE_TOKEN")
+    return {"authorization": f"Bearer {token}"} if token else {}
 
 
 def ingest(pieces: Iterator[bytes], dataset: str, mode: str) -> int:
     """Streams the CSV to the gateway as it is made, and prints what came of it."""
-    token = os.environ.get("LAKEHOUSE_TOKEN")
-    headers = {"content-type": "text/csv"}
-    if token:
-        headers["authorization"] = f"Bearer {token}"
+    headers = {"content-type": "text/csv"} | make_headers()
     begun = time.monotonic()
     try:
         answer = httpx.post(

@@ -27,6 +27,7 @@ from shared.sections.data import (
 )
 from shared.sections.embed import EmbeddSection, FakeOllamaSection
 from shared.sections.learning import PathwaydSection
+from shared.sections.matrix import MatrixdSection, ModelsSection
 from shared.sections.vectors import VectordSection
 
 ENV_PREFIX = "LAKEHOUSE_"
@@ -54,6 +55,8 @@ class Config(Section):
     fake_ollama: FakeOllamaSection = FakeOllamaSection()
     vectord: VectordSection = VectordSection()
     pathwayd: PathwaydSection = PathwaydSection()
+    matrixd: MatrixdSection = MatrixdSection()
+    models: ModelsSection = ModelsSection()
 
     @model_validator(mode="after")
     def _check_whole(self) -> Config:

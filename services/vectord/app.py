@@ -20,6 +20,7 @@ from shared.wire.vectord import (
     DEFAULT_INCLUDE,
     INDEX_NAME,
     BatchResponse,
+    CandidatesResponse,
     DeleteItems,
     Include,
     IndexDeleted,
@@ -142,6 +143,17 @@ def add_item_routes(app: FastAPI, service: Service) -> None:
         content, media_type = await service.search(name, await read_body(request), options)
         return Response(content, media_type=media_type)
 
+    @app.post(
+        INDEX + "/candidates",
+        tags=["vectors"],
+        response_model=CandidatesResponse,
+        openapi_extra=describe_body(SearchRequest, arrow=False),
+    )
+    async def find_candidates(name: Name, request: Request) -> Response:
+        """For callers that fuse by themselves: nearest items and BM25 hits, both scores of each."""
+        content = await service.find_candidates(name, await read_body(request))
+        return Response(content, media_type="application/json")
+
 
 async def read_body(request: Request) -> Body:
     """The body with the headers that say what it is."""
@@ -149,14 +161,9 @@ async def read_body(request: Request) -> Body:
     return Body(await request.body(), headers.get("content-type", ""), headers.get("accept", ""))
 
 
-def describe_body(model: Any) -> dict[str, Any]:
-    """The request body for the API's document: the model as JSON, or an Arrow stream."""
-    return {
-        "requestBody": {
-            "required": True,
-            "content": {
-                "application/json": {"schema": model.model_json_schema()},
-                ARROW_STREAM: {"schema": {"type": "string", "format": "binary"}},
-            },
-        }
-    }
+def describe_body(model: Any, *, arrow: bool = True) -> dict[str, Any]:
+    """The request body for the API's document: the model as JSON, and maybe an Arrow stream."""
+    content: dict[str, Any] = {"application/json": {"schema": model.model_json_schema()}}
+    if arrow:
+        content[ARROW_STREAM] = {"schema": {"type": "string", "format": "binary"}}
+    return {"requestBody": {"required": True, "content": content}}

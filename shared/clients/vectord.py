@@ -15,6 +15,8 @@ from shared.errors import Invalid
 from shared.wire.vectord import (
     ARROW_STREAM,
     BatchResponse,
+    Candidates,
+    CandidatesResponse,
     IndexDeleted,
     IndexInfo,
     IndexList,
@@ -135,6 +137,21 @@ class VectordClient(ServiceClient):
         """Answers queries, in their order, all on the same state of the index."""
         response = await self._search(name, {"queries": [_plain(q) for q in queries]}, model)
         return BatchResponse.model_validate_json(response.content)
+
+    async def find_candidates(
+        self, name: str, queries: Sequence[Query], *, model: str | None = None
+    ) -> CandidatesResponse:
+        """Nearest items and BM25 hits of each query (vector and text), both scores of each."""
+        body: dict[str, Any] = {"queries": [_plain(q) for q in queries]}
+        if model is not None:
+            body["model"] = model
+        response = await self.request(
+            "POST", f"{index_path(name)}/candidates", content=orjson.dumps(body), headers=_JSON
+        )
+        # Parsed without a second look: hundreds of rows a query, from a daemon of this fleet.
+        found = orjson.loads(response.content)
+        results = [Candidates.model_construct(**one) for one in found["results"]]
+        return CandidatesResponse.model_construct(count=found["count"], results=results)
 
     async def search_arrow(self, name: str, stream: bytes, **options: Any) -> bytes:
         """Answers a batch in Arrow (columns vector, text) with an Arrow stream of all hits.

@@ -167,3 +167,25 @@ class BatchResponse(Response):
     """Answers to a batch, in order."""
 
     results: list[SearchResponse]
+
+
+class Candidates(Response):
+    """One query's candidates in columns: dense hits, best first, then those words alone found.
+
+    `dense` and `lexical` (BM25; 0 where no word occurs) are exact for every item, whichever
+    search found it. `vectors`, when included, is base64 of little-endian float32 rows.
+    """
+
+    ids: list[str]
+    dense: list[float]
+    lexical: list[float]
+    texts: list[str | None] | None = None
+    metadata: list[dict[str, Any]] | None = None
+    vectors: str | None = None
+
+
+class CandidatesResponse(Response):
+    """Candidates of each query, in order, and how many items the index held."""
+
+    count: int
+    results: list[Candidates]

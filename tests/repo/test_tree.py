@@ -24,6 +24,7 @@ SMOKES = {
     "embedd": "g2",
     "fake_ollama": "g2_smoke_fixtures",
     "pathwayd": "pathway",
+    "matrixd": "matrix",
 }
 # The gateway has no routes of its own to model: it passes on those of the others.
 WITHOUT_WIRE = {"gateway"}

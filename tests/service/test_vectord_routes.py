@@ -18,7 +18,7 @@ from services.storaged.app import create_app as create_storaged
 from services.vectord.app import create_app
 from shared.clients.vectord import VectordClient
 from shared.config import Config
-from shared.errors import Conflict
+from shared.errors import Conflict, Invalid
 from shared.wire.vectord import ARROW_STREAM, IndexSpec, Query
 from tests.support.apps import make_config, running
 
@@ -304,6 +304,14 @@ async def test_the_typed_client_speaks_all_routes(tmp_path: Path) -> None:
         assert found.hits[0].id == "i2"
         several = await client.search_batch("w", [Query(text="3", k=1)], model="m")
         assert several.results[0].hits[0].id == "i3"
+        asked = Query(vector=made[2]["vector"], text="4", k=2, include=["text", "vector"])
+        candidates = await client.find_candidates("w", [asked], model="m")
+        assert candidates.count == 5
+        assert candidates.results[0].ids[0] == "i2"
+        assert "i4" in candidates.results[0].ids
+        assert candidates.results[0].texts[0] == made[2]["text"]
+        with pytest.raises(Invalid, match="a vector and a text"):
+            await client.find_candidates("w", [Query(text="4")])
         assert (await client.delete_items("w", where={"n": {"lt": 2}})).deleted == 2
         assert (await client.get_index("w")).count == 3
         assert [i.name for i in (await client.list_indexes()).indexes] == ["w"]

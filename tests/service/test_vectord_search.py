@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 
 from services.vectord.core.filters import holds, look_up, parse_filter
 from services.vectord.core.records import Delete, Upsert
+from services.vectord.store.candidates import find_candidates, render_candidates
 from services.vectord.store.graph import Stopped
 from services.vectord.store.index import VectorIndex
 from services.vectord.store.search import Ask, search_view
+from shared.errors import Invalid
 from shared.wire.vectord import IndexSpec, Metric
 from tests.support.vectord import Floats, cluster_vectors
 
@@ -230,3 +233,31 @@ def test_scores_do_not_depend_on_how_a_row_was_found(tmp_path: Path) -> None:
     alone = [search_view(index.view, "cosine", [ask], 1)[0].hits for ask in asks]
     assert together == alone
     assert sum(a == b for a, b in zip(scanned, together, strict=True)) >= 58
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_candidates_carry_both_scores_whichever_search_found_them(metric: Metric) -> None:
+    vectors, queries, _ = cluster_vectors(400, DIM, 10, 5)
+    index = VectorIndex(IndexSpec(name="w", dim=DIM, metric=metric))
+    index.apply([(1, make_upsert(vectors, range(400)))])
+    view = index.view
+    whole = search_view(view, metric, [Ask(queries[0], None, 400, 400, None)], 1)[0]
+    exact = dict(whole.hits)
+    words = dict(search_view(view, metric, [Ask(None, "text 7 9", 400, 400, None)], 1)[0].hits)
+    asks = [Ask(queries[0], "text 7 9", 20, 128, None), Ask(queries[1], "nothing", 5, 128, None)]
+    found, wordless = find_candidates(view, metric, asks, 1)
+
+    assert 20 < len(found) <= 40
+    assert len({row for row, _, _ in found}) == len(found)
+    assert [row for row, _, _ in found[:20]] == [row for row, _ in whole.hits[:20]]
+    for row, dense, lexical in found:
+        assert dense == exact[row]
+        assert lexical == words.get(row, 0.0)
+    assert {7, 9} <= {row for row, _, _ in found}
+    assert [lexical for _, _, lexical in wordless] == [0.0] * 5
+    answer = render_candidates(view, found, ("text", "vector"))
+    assert answer["texts"][0] == f"text {found[0][0]} "
+    raw = np.frombuffer(base64.b64decode(answer["vectors"]), "<f4").reshape(-1, DIM)
+    assert (raw == vectors[[row for row, _, _ in found]]).all()
+    with pytest.raises(Invalid, match="a vector and a text"):
+        find_candidates(view, metric, [Ask(queries[0], None, 5, 5, None)], 1)

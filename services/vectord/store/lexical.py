@@ -133,7 +133,7 @@ class Searcher:
 
         Rows at or past the end of `allowed` are not the view's and never come.
         """
-        words = list(dict.fromkeys(self._words.analyzer.analyze(text)))[:_MAX_WORDS]
+        words = self._split(text)
         if not words or not self._searcher.num_docs:
             return []
         query = tantivy.Query.boolean_query(
@@ -160,6 +160,13 @@ class Searcher:
             if len(found) >= wanted or len(hits) < limit:
                 return self._rank(found, words)[:k]
             limit *= 8
+
+    def score(self, text: str, rows: Sequence[int]) -> list[tuple[int, float]]:
+        """BM25 of given rows of the view for the words of `text`, whether found by them or not."""
+        return self._rank(rows, self._split(text))
+
+    def _split(self, text: str) -> list[str]:
+        return list(dict.fromkeys(self._words.analyzer.analyze(text)))[:_MAX_WORDS]
 
     def _keep(self, hits: Sequence[Any], allowed: Allowed) -> list[int]:
         if not hits:

@@ -181,6 +181,13 @@ def _best_of(parts: list[tuple[Rows, Any]], k: int) -> Rows:
     return rows[np.argsort(-scores, kind="stable")[: k + 8]]
 
 
+def score_rows(view: View, metric: Metric, vector: Matrix, rows: Sequence[int]) -> Ranked:
+    """Given rows with their exact scores for one query, as a search would score them."""
+    if not rows:
+        return []
+    return _rank(view, metric, vector[None], np.array([rows], np.intp), len(rows))[0]
+
+
 def _rank(view: View, metric: Metric, queries: Matrix, rows: Rows, k: int) -> list[Ranked]:
     """Each query's rows with their exact scores, best first, equal ones by row.
 

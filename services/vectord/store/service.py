@@ -141,6 +141,35 @@ class Service:
         self._registry.figures.queries.inc(count)
         return content, ARROW_STREAM if wants_arrow else JSON
 
+    async def find_candidates(self, name: str, body: Body) -> bytes:
+        """Dense and lexical hits of each query as one, with both scores; JSON in and out."""
+        keeper = self._registry.find(name)
+        keeper.opened()
+        if body.is_arrow or body.wants_arrow:
+            raise UnsupportedMediaType(f"Candidates are asked for and answered as {JSON}.")
+        for module in ("items", "candidates", "answers"):
+            self._module(module)
+        content, count = await self._registry.pools.search.run(
+            self._find_candidates, keeper, body.content
+        )
+        self._registry.figures.queries.inc(count)
+        return content
+
+    def _find_candidates(self, keeper: Keeper, content: bytes) -> tuple[bytes, int]:
+        items, candidates, answers = (self._modules[m] for m in ("items", "candidates", "answers"))
+        spec, section = keeper.spec, self._section
+        view = keeper.view()
+        request = items.read_model(items.SearchRequest, content)
+        asks = items.to_asks(spec, section, request)
+        found = candidates.find_candidates(view, spec.metric, asks, section.search_threads)
+        queries = request.queries or [request]
+        rendered = [
+            candidates.render_candidates(view, one, query.include)
+            for one, query in zip(found, queries, strict=True)
+        ]
+        answer = {"count": view.live, "results": rendered}
+        return answers.encode_json(answer), len(asks)
+
     def _search(
         self, keeper: Keeper, content: bytes, options: SearchOptions, is_arrow: bool, arrow: bool
     ) -> tuple[bytes, int]:

@@ -1,0 +1,1 @@
+"""Decisions of matrixd: no I/O, no framework, no clock."""

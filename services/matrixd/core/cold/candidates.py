@@ -1,0 +1,50 @@
+"""What goes into cold scoring, and what comes out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+# A document anywhere: its corpus and its id there.
+Ref = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The candidates of one query in one corpus, in any order.
+
+    Attributes:
+        corpus: its name.
+        ids: the documents; each once.
+        cosine: of the query and each document, exact for all of them.
+        bm25: of the query and each document; 0 where they share no word.
+    """
+
+    corpus: str
+    ids: tuple[str, ...]
+    cosine: Floats
+    bm25: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class ColdList:
+    """Ranked candidates of one query, best first; equal ones by (corpus, id).
+
+    Attributes:
+        refs: the documents.
+        p0: probability that each is relevant; comparable between corpora.
+        cosine: as in `Candidates`.
+        bm25: as in `Candidates`.
+    """
+
+    refs: tuple[Ref, ...]
+    p0: Floats
+    cosine: Floats
+    bm25: Floats
+
+    def head(self, count: int) -> ColdList:
+        """The first `count`."""
+        return ColdList(self.refs[:count], self.p0[:count], self.cosine[:count], self.bm25[:count])

@@ -1,0 +1,38 @@
+"""Everyday questions that few corpora of documents answer."""
+
+from __future__ import annotations
+
+STRANGERS = (
+    "how far away is the moon tonight",
+    "why do cats purr when they sleep",
+    "what time does the bakery on the corner open",
+    "who painted the ceiling of that chapel in rome",
+    "how long should a soft boiled egg cook",
+    "is it going to snow in the mountains this weekend",
+    "which team won the final last year",
+    "how do i get a red wine stain out of a carpet",
+    "tell me a joke about penguins",
+    "what is the tallest building in the world",
+    "when does daylight saving time end",
+    "how many bones are in a human hand",
+    "what rhymes with orange",
+    "how deep is the pacific ocean",
+    "can dogs eat grapes",
+    "what is the capital of mongolia",
+    "who wrote that song about the river",
+    "how do planes stay in the air",
+    "which flowers bloom in early spring",
+    "how old was mozart when he died",
+    "what should i name my goldfish",
+    "is a tomato a fruit or a vegetable",
+    "how do you say good morning in portuguese",
+    "what year did the wall come down",
+    "how fast can a cheetah run",
+    "why is the sky blue at noon and red at dusk",
+    "what are the rules of backgammon",
+    "which planet has the most rings",
+    "how do i fold a paper crane",
+    "what is the plot of that film with the talking bear",
+    "how much does an elephant weigh",
+    "where do sea turtles lay their eggs",
+)

@@ -1,0 +1,342 @@
+"""The playbook: notes derived from episodes, and what they make of a cold list."""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import insort
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from services.matrixd.core.cold import ColdList, Floats, Ref
+from services.matrixd.core.playbook.episodes import Episode, Vector
+from services.matrixd.core.playbook.fusion import mix_scores, order_scores
+from services.matrixd.core.playbook.identity import Considered, Near, consider
+from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
+from services.matrixd.core.playbook.notes import Note, make_note, make_profile
+from services.matrixd.core.playbook.strictness import (
+    SAMPLE,
+    choose_strictness,
+    measure_losses,
+)
+from services.matrixd.core.playbook.trust import Tally, Trust, estimate_trust
+from services.matrixd.core.playbook.views import (
+    Contribution,
+    NoteUse,
+    NoteView,
+    Reranked,
+    SourceView,
+)
+
+# Part of the recorded queries that lie farther from every document than `usual`.
+UNUSUAL = 0.05
+# Notes of the same query as another, when its need is left out.
+TWIN = 0.9
+# A recorded query is never off the domain of the others.
+EVERYTHING_IS_USUAL = -1.0
+# Rounding of two ways to the same cosine.
+REACH_MARGIN = 1e-6
+
+
+class Playbook:
+    """What a set of episodes teaches. Never changes; a change gives another playbook.
+
+    What it does depends on the set of episodes alone: not on the order in which they came,
+    nor on any that were retired. `seq` only tells which of two that conflict is newer.
+    """
+
+    def __init__(self, state: _State, memo: Mapping[str, _Masked]) -> None:
+        self._state = state
+        self._notes = state.notes
+        self._index = state.index
+        self._trusts = state.trusts
+        self._memo = dict(memo)
+        self._strictness: float | None = None
+        best = state.best
+        self._usual = best[int(UNUSUAL * len(best))] if best else -1.0
+
+    @classmethod
+    def build(cls, episodes: Iterable[Episode]) -> Self:
+        """The playbook of these episodes; of several with one id the first by (seq, id)."""
+        return cls(_State.of_notes([make_note(episode) for episode in episodes]), {})
+
+    @property
+    def size(self) -> int:
+        """How many notes there are."""
+        return len(self._notes)
+
+    @property
+    def strictness(self) -> float:
+        """How much must speak for a need before it is used; worked out at the first call."""
+        if self._strictness is None:
+            self._strictness = choose_strictness(self._measure_sample())
+        return self._strictness
+
+    def record(self, episode: Episode) -> Playbook:
+        """With one more episode; itself when it is there already."""
+        if episode.id in self._state.ids:
+            return self
+        note = make_note(episode)
+        last = self._notes[-1].episode if self._notes else None
+        if last is not None and (episode.seq, episode.id) < (last.seq, last.id):
+            return Playbook(_State.of_notes([*self._notes, note]), {})
+        grown = self._state.add(note)
+        if grown.trusts != self._trusts:
+            return Playbook(grown, {})
+        vector = note.profile.vector
+        kept = {key: each for key, each in self._memo.items() if each.is_beyond(vector)}
+        return Playbook(grown, kept)
+
+    def retire(self, ids: Collection[str]) -> Playbook:
+        """Without these episodes, as if they had never been."""
+        gone = frozenset(ids) & self._state.ids
+        if not gone:
+            return self
+        kept = [note for note in self._notes if note.episode.id not in gone]
+        return Playbook(_State.of_notes(kept), {})
+
+    def is_near(self, vector: Vector) -> bool:
+        """Whether `rerank` could say anything at all: there are notes of that model."""
+        return self._index.fits(vector)
+
+    def rerank(
+        self,
+        query: str,
+        vector: Vector,
+        cold: ColdList,
+        vectors: Mapping[Ref, Vector] | None = None,
+        *,
+        explain: bool = False,
+    ) -> Reranked:
+        """The cold list as the notes would have it.
+
+        Args:
+            query: the text; the same text is the same query.
+            vector: its unit vector.
+            cold: all its candidates.
+            vectors: of the first candidates, if at hand.
+            explain: whether to tell each note's contribution to each document.
+        """
+        unchanged = Reranked(cold.refs, cold.p0, False)
+        places_near, cosines = self._index.nearest(np.asarray(vector, np.float32))
+        if not places_near or not cold.refs:
+            return unchanged
+        near = self._gather(places_near, cosines)
+        profile = make_profile(np.asarray(vector, np.float64), cold)
+        considered = consider(profile, near, self._usual)
+        probabilities = considered.weigh(self.strictness)
+        if not probabilities.any():
+            return unchanged
+        places = {ref: at for at, ref in enumerate(cold.refs)}
+        clarity = _mean_clarity(near)
+        evidence = {
+            number: considered.find_evidence(number)
+            for number in np.flatnonzero(probabilities).tolist()
+        }
+        changes = mix_scores(cold.p0, places, evidence, probabilities, clarity)
+        if not changes:
+            return unchanged
+        order, scores = order_scores(cold.p0, changes)
+        return Reranked(
+            tuple(cold.refs[at] for at in order),
+            scores,
+            True,
+            _tell_uses(near, considered, probabilities, [number for number, _ in changes]),
+            _explain(near, considered, changes, cold.refs) if explain else {},
+        )
+
+    def notes(self) -> list[NoteView]:
+        """All notes by (seq, id)."""
+        found: list[NoteView] = []
+        for note in self._notes:
+            episode = note.episode
+            votes = [vote for vote, _ in note.votes.values()]
+            found.append(
+                NoteView(
+                    episode.id,
+                    episode.seq,
+                    episode.query,
+                    episode.source,
+                    episode.run_id,
+                    votes.count(1),
+                    votes.count(-1),
+                    len(episode.ratings) - len(votes),
+                    self._trusts[episode.source].accuracy,
+                )
+            )
+        return found
+
+    def sources(self) -> dict[str, SourceView]:
+        """What is believed of each source."""
+        episodes: dict[str, int] = {}
+        for note in self._notes:
+            episodes[note.episode.source] = episodes.get(note.episode.source, 0) + 1
+        return {
+            source: SourceView(
+                source,
+                episodes[source],
+                trust.ratings,
+                trust.accuracy,
+                trust.error,
+                trust.share,
+                trust.positive,
+                trust.negative,
+            )
+            for source, trust in sorted(self._trusts.items())
+        }
+
+    def _gather(self, places: Sequence[int], cosines: Floats) -> Near:
+        notes = [self._notes[at] for at in places]
+        return Near(notes, [self._trusts[note.episode.source] for note in notes], cosines)
+
+    def _measure_sample(self) -> list[Floats]:
+        telling = sorted(
+            (_digest(note.episode.id), at)
+            for at, note in enumerate(self._notes)
+            if note.believe(self._trusts[note.episode.source])
+        )[:SAMPLE]
+        believers: dict[Ref, set[int]] = {}
+        if telling:
+            for at, note in enumerate(self._notes):
+                for ref in note.believe(self._trusts[note.episode.source]):
+                    believers.setdefault(ref, set()).add(at)
+        losses: list[Floats] = []
+        for _, at in telling:
+            note = self._notes[at]
+            masked = self._memo.get(note.episode.id)
+            if masked is None:
+                masked = self._memo[note.episode.id] = self._mask(note, believers)
+            losses.append(masked.losses)
+        return losses
+
+    def _mask(self, note: Note, believers: Mapping[Ref, set[int]]) -> _Masked:
+        believed = note.believe(self._trusts[note.episode.source])
+        own = {at for ref in believed for at in believers[ref]}
+        places, cosines = self._index.nearest(note.episode.vector, without=own, below=TWIN)
+        near = self._gather(places, cosines)
+        reach = float(cosines[-1]) if len(places) == self._index.most else LEAST_COSINE
+        considered = consider(note.profile, near, EVERYTHING_IS_USUAL)
+        losses = measure_losses(note, believed, considered, _mean_clarity(near))
+        return _Masked(note.profile.vector, reach, losses)
+
+
+class _Masked:
+    """What a note's query loses to other needs, and how near another must be to matter."""
+
+    __slots__ = ("_reach", "_vector", "losses")
+
+    def __init__(self, vector: Floats, reach: float, losses: Floats) -> None:
+        self._vector = vector
+        self._reach = reach
+        self.losses = losses
+
+    def is_beyond(self, vector: Floats) -> bool:
+        """Whether a new note with this vector is too far away to change anything."""
+        return float(self._vector @ vector) < self._reach - REACH_MARGIN
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The notes by (seq, id), and what is counted over all of them."""
+
+    notes: tuple[Note, ...]
+    ids: frozenset[str]
+    index: Index
+    tallies: Mapping[str, Tally]
+    trusts: Mapping[str, Trust]
+    best: Sequence[float]
+
+    @classmethod
+    def of_notes(cls, notes: Iterable[Note]) -> Self:
+        ordered: dict[str, Note] = {}
+        for note in sorted(notes, key=lambda each: (each.episode.seq, each.episode.id)):
+            ordered.setdefault(note.episode.id, note)
+        found = tuple(ordered.values())
+        tallies: dict[str, Tally] = {}
+        for note in found:
+            _count(tallies.setdefault(note.episode.source, Tally()), note)
+        return cls(
+            found,
+            frozenset(ordered),
+            Index.build([note.episode.vector for note in found]),
+            tallies,
+            {source: estimate_trust(tally) for source, tally in tallies.items()},
+            sorted(note.profile.best for note in found),
+        )
+
+    def add(self, note: Note) -> _State:
+        source = note.episode.source
+        tally = self.tallies[source].copy() if source in self.tallies else Tally()
+        _count(tally, note)
+        best = list(self.best)
+        insort(best, note.profile.best)
+        return _State(
+            (*self.notes, note),
+            self.ids | {note.episode.id},
+            self.index.append(note.episode.vector),
+            {**self.tallies, source: tally},
+            {**self.trusts, source: estimate_trust(tally)},
+            best,
+        )
+
+
+def _count(tally: Tally, note: Note) -> None:
+    tally.add((logit, vote > 0) for vote, logit in note.votes.values())
+
+
+def _mean_clarity(near: Near) -> float:
+    return sum(trust.clarity for trust in near.trusts) / max(1, len(near.trusts))
+
+
+def _tell_uses(
+    near: Near, considered: Considered, probabilities: Floats, active: Sequence[int]
+) -> tuple[NoteUse, ...]:
+    uses: list[NoteUse] = []
+    for number in active:
+        for at in considered.needs[number].members:
+            episode = near.notes[at].episode
+            uses.append(
+                NoteUse(
+                    episode.id,
+                    episode.query,
+                    float(near.cosines[at]),
+                    float(probabilities[number]),
+                    number,
+                )
+            )
+    return tuple(sorted(uses, key=lambda use: (-use.probability, -use.similarity, use.episode_id)))
+
+
+def _explain(
+    near: Near,
+    considered: Considered,
+    changes: Sequence[tuple[int, Floats]],
+    refs: Sequence[Ref],
+) -> dict[Ref, list[Contribution]]:
+    told: dict[Ref, list[Contribution]] = {}
+    for number, change in changes:
+        members = considered.needs[number].members
+        for at in np.flatnonzero(change).tolist():
+            worths: list[tuple[str, float]] = []
+            for member in members:
+                note, trust = near.notes[member], near.trusts[member]
+                if refs[at] in note.votes:
+                    vote = note.votes[refs[at]][0]
+                    worth = trust.positive if vote > 0 else -trust.negative
+                    worths.append((note.episode.id, worth))
+            if not worths:
+                # Nobody rated it: it is like what all of them rated.
+                worths = [(near.notes[member].episode.id, 1.0) for member in members]
+            total = sum(worth for _, worth in worths)
+            for identifier, worth in worths:
+                share = worth / total if total else 1 / len(worths)
+                told.setdefault(refs[at], []).append(
+                    Contribution(identifier, float(change[at]) * share)
+                )
+    return told
+
+
+def _digest(identifier: str) -> str:
+    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,139 @@
+"""Is it the same need? How probable each near need is the query's own.
+
+A multinomial logistic over the needs near a query and the chance that it is none of them.
+What tells them apart is not how near a query is to a note, but how near for that part of the
+corpus: in a crowded one, unlike needs lie close together. Its weights were fitted on pairs of
+queries of three public collections; fitted on any two they do as well on the third
+(reports/reality-tests/RECORD.md). How strict to be is found in the notes themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.matrixd.core.cold import Floats, Ref
+from services.matrixd.core.playbook.needs import Need, group_notes, weigh_evidence
+from services.matrixd.core.playbook.notes import Note, Profile
+from services.matrixd.core.playbook.spreading import spread_evidence
+from services.matrixd.core.playbook.trust import Trust
+
+# Weights of: mean cosine to the need's queries; that less the mean among themselves; cosine to
+# the nearest of them less its own crowd; whether it knows a positive; cosine to its nearest
+# positive less that to the nearest document of all.
+MEAN = 6.45
+COHERENCE = 3.13
+DENSITY = 10.7
+KNOWS = -1.1
+ANSWER = 29.0
+INTERCEPT = -2.2
+# In place of the mean among themselves, where there is only one query.
+TYPICAL = 0.65
+# In place of the nearest positive, where there is none.
+NO_ANSWER = -0.2
+# The same query again, and how sure that makes.
+REPEATED = 0.98
+CERTAIN = 6.0
+# Off the domain that was recorded, only queries so near activate a need.
+OFF_DOMAIN = 0.75
+# Less probable needs are not used.
+LEAST = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Notes near one query, nearest first, with their sources' trust and cosines to it."""
+
+    notes: Sequence[Note]
+    trusts: Sequence[Trust]
+    cosines: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Considered:
+    """The needs near a query with their logits, before strictness."""
+
+    needs: tuple[Need, ...]
+    notes: Sequence[Note]
+    logits: Floats
+    repeated: np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+    def find_evidence(self, number: int) -> Mapping[Ref, float]:
+        """What a need says of documents, rated or like those that were."""
+        need = self.needs[number]
+        return {**spread_evidence(need.members, self.notes, need.evidence), **need.evidence}
+
+    def weigh(self, strictness: float) -> Floats:
+        """Probability of each need to be the query's own; 0 where it is not worth using."""
+        if not self.needs:
+            return np.zeros(0)
+        raised = np.where(self.repeated, np.maximum(self.logits, CERTAIN), self.logits)
+        logits = np.where(self.repeated, raised, self.logits - strictness)
+        odds = np.exp(np.minimum(logits, 30.0))
+        probability = odds / (1.0 + odds.sum())
+        return np.where(probability >= LEAST, probability, 0.0)
+
+
+def consider(profile: Profile, near: Near, usual: float) -> Considered:
+    """The needs near a query.
+
+    Args:
+        profile: the query.
+        near: the notes near it.
+        usual: how near a document at least is to nearly all recorded queries.
+    """
+    if not near.notes:
+        return Considered((), (), np.zeros(0), np.zeros(0, np.bool_))
+    stack = np.stack([note.profile.vector for note in near.notes])
+    between = stack @ stack.T
+    groups = group_notes(near.notes, near.trusts, between)
+    needs = tuple(weigh_evidence(group, near.notes, near.trusts) for group in groups)
+    logits: list[float] = []
+    for need in needs:
+        logit = measure_need(profile, need, near, between)
+        nearest = float(near.cosines[list(need.members)].max())
+        if profile.best < usual and nearest < OFF_DOMAIN:
+            logit = -math.inf
+        logits.append(logit)
+    nearest_of = [float(near.cosines[list(need.members)].max()) for need in needs]
+    repeated = np.array([cosine >= REPEATED for cosine in nearest_of])
+    return Considered(needs, near.notes, np.array(logits), repeated)
+
+
+def measure_need(profile: Profile, need: Need, near: Near, between: Floats) -> float:
+    """The logit of a need: how much speaks for it being the query's own."""
+    members = list(need.members)
+    cosines = near.cosines[members]
+    nearest = int(cosines.argmax())
+    mean = float(cosines.mean())
+    if len(members) > 1:
+        rows, columns = np.triu_indices(len(members), 1)
+        among = float(between[np.ix_(members, members)][rows, columns].mean())
+    else:
+        among = TYPICAL
+    crowd = near.notes[members[nearest]].profile.crowd
+    answer = NO_ANSWER
+    if need.positives:
+        answer = _nearest_answer(profile, need, near) - profile.best
+    return (
+        MEAN * mean
+        + COHERENCE * (mean - among)
+        + DENSITY * (float(cosines[nearest]) - crowd)
+        + KNOWS * bool(need.positives)
+        + ANSWER * answer
+        + INTERCEPT
+    )
+
+
+def _nearest_answer(profile: Profile, need: Need, near: Near) -> float:
+    best = -1.0
+    for ref in need.positives:
+        for at in need.members:
+            vector = near.notes[at].documents.get(ref)
+            if vector is not None:
+                best = max(best, float(vector @ profile.vector))
+                break
+    return best if best > -1.0 else profile.best + NO_ANSWER

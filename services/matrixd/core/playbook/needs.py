@@ -1,0 +1,136 @@
+"""Notes near a query, put together into needs, and each need's evidence.
+
+Two notes are of one need when their queries are alike and half of the pairs between their
+groups believe in a common document (average link: single link would chain needs that merely
+touch). Only the notes near the query at hand are grouped, so that nothing depends on notes
+far away, and a retired one leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.matrixd.core.cold import Floats, Ref
+from services.matrixd.core.playbook.notes import Note, to_logit
+from services.matrixd.core.playbook.trust import Trust
+
+# Mean cosine from which groups may be one need, and from which two queries are the same one.
+ALIKE = 0.5
+SAME = 0.98
+LINKED = 0.5
+# Evidence of one need for one document is bounded. Log odds.
+MOST = 6.0
+# What is left of a vote that a later one of a source that never errs contradicts.
+OUTDATED = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Notes that ask for the same thing.
+
+    Attributes:
+        members: their places in the list of near notes, by (seq, id).
+        evidence: log odds for each document that was rated.
+        positives: documents that the need holds relevant.
+    """
+
+    members: tuple[int, ...]
+    evidence: Mapping[Ref, float]
+    positives: tuple[Ref, ...]
+
+
+def group_notes(
+    notes: Sequence[Note], trusts: Sequence[Trust], between: Floats
+) -> list[tuple[int, ...]]:
+    """Places of the notes of each need. `between` are the cosines of all pairs."""
+    count = len(notes)
+    holders: dict[Ref, list[int]] = {}
+    for at, (note, trust) in enumerate(zip(notes, trusts, strict=True)):
+        for ref in note.believe(trust):
+            holders.setdefault(ref, []).append(at)
+    shared = (between >= SAME).astype(np.float64)
+    for places in holders.values():
+        if len(places) > 1:
+            shared[np.ix_(places, places)] = 1.0
+    np.fill_diagonal(shared, 0.0)
+    groups: list[tuple[int, ...]] = []
+    for component in _components((shared > 0) & (between >= ALIKE), count):
+        groups.extend(_link(component, shared, between))
+    return sorted(groups)
+
+
+def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]) -> Need:
+    """The need of a group of notes."""
+    order = sorted(group, key=lambda at: (notes[at].episode.seq, notes[at].episode.id))
+    praise: dict[Ref, float] = {}
+    blame: dict[Ref, float] = {}
+    logits: dict[Ref, float] = {}
+    for at in order:
+        trust = trusts[at]
+        # A careful source's later word outdates earlier ones; a careless one's hardly does.
+        kept = 1 - (1 - OUTDATED) * trust.clarity**4
+        for ref, (vote, logit) in notes[at].votes.items():
+            if vote > 0:
+                praise[ref] = praise.get(ref, 0.0) + trust.positive
+                blame[ref] = blame.get(ref, 0.0) * kept
+            else:
+                blame[ref] = blame.get(ref, 0.0) + trust.negative
+                praise[ref] = praise.get(ref, 0.0) * kept
+            logits[ref] = max(logit, logits.get(ref, logit))
+    evidence = {ref: min(max(praise[ref] - blame[ref], -MOST), MOST) for ref in sorted(praise)}
+    believed = to_logit(0.3)
+    positives = tuple(
+        ref for ref, odds in evidence.items() if odds > 0 and odds + logits[ref] >= believed
+    )
+    return Need(tuple(order), evidence, positives)
+
+
+def _components(
+    linked: np.ndarray[tuple[int, int], np.dtype[np.bool_]], count: int
+) -> list[list[int]]:
+    label = list(range(count))
+    for one, other in zip(*(found.tolist() for found in np.nonzero(linked)), strict=True):
+        if other < one and label[one] != label[other]:
+            old, new = label[one], label[other]
+            label = [new if each == old else each for each in label]
+    parts: dict[int, list[int]] = {}
+    for at, each in enumerate(label):
+        parts.setdefault(each, []).append(at)
+    return [parts[each] for each in sorted(parts)]
+
+
+def _link(component: list[int], shared: Floats, between: Floats) -> list[tuple[int, ...]]:
+    if len(component) == 1:
+        return [tuple(component)]
+    shares = shared[np.ix_(component, component)]
+    cosines = between[np.ix_(component, component)].copy()
+    count = len(component)
+    rows, columns = np.triu_indices(count, 1)
+    if shares[rows, columns].min() > 0 and cosines[rows, columns].min() >= ALIKE:
+        return [tuple(component)]
+    # Sums over pairs of groups are kept, so that a merge adds two rows (Lance and Williams);
+    # `best` holds the mean cosine of each pair of groups that may merge, above the diagonal.
+    groups: list[list[int]] = [[at] for at in component]
+    sizes = np.ones(count)
+    above = np.triu(np.ones((count, count), np.bool_), 1)
+    best = np.where(above & (shares >= LINKED), cosines, -1.0)
+    while True:
+        one, other = divmod(int(best.argmax()), count)
+        if best[one, other] < ALIKE:
+            break
+        for sums in (shares, cosines):
+            sums[one] += sums[other]
+            sums[:, one] += sums[:, other]
+        groups[one].extend(groups[other])
+        groups[other] = []
+        sizes[one] += sizes[other]
+        sizes[other] = np.inf
+        best[other] = best[:, other] = -1.0
+        pairs = sizes[one] * sizes
+        mean = np.where(shares[one] / pairs >= LINKED, cosines[one] / pairs, -1.0)
+        best[one, one + 1 :] = mean[one + 1 :]
+        best[:one, one] = mean[:one]
+    return [tuple(sorted(group)) for group in groups if group]

@@ -1,0 +1,99 @@
+"""Notes: what an episode says once it is known how far its source can be believed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from services.matrixd.core.cold import ColdList, Floats, Ref
+from services.matrixd.core.playbook.episodes import Episode
+from services.matrixd.core.playbook.trust import Trust
+
+# A rating counts only of a document that stood so high in its own query's cold list: what
+# stands elsewhere was not seen among the results.
+SEEN = 20
+# Documents whose mean cosine tells how crowded the corpus is around a query.
+CROWD = 10
+# A note holds a document relevant from this probability on.
+BELIEVED = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A query as cold retrieval sees it.
+
+    Attributes:
+        vector: its unit vector, in double precision.
+        crowd: mean cosine of its nearest documents.
+        best: cosine of its nearest document.
+    """
+
+    vector: Floats
+    crowd: float
+    best: float
+
+
+def make_profile(vector: Floats, cold: ColdList) -> Profile:
+    """The profile of a query from its cold list."""
+    if not cold.refs:
+        return Profile(vector, 0.0, 0.0)
+    near = np.sort(cold.cosine)[::-1][:CROWD]
+    return Profile(vector, float(near.mean()), float(near[0]))
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """An episode made ready for search.
+
+    Attributes:
+        episode: what it stands for.
+        profile: its query.
+        votes: rated documents that count: +1 or -1, and the logit of their p0.
+        documents: unit vectors of those rated above 0, in double precision.
+        believed: what `believe` gave, by what a rating above 0 was worth.
+    """
+
+    episode: Episode
+    profile: Profile
+    votes: Mapping[Ref, tuple[int, float]]
+    documents: Mapping[Ref, Floats]
+    believed: dict[float, frozenset[Ref]] = field(default_factory=dict[float, frozenset[Ref]])
+
+    def believe(self, trust: Trust) -> frozenset[Ref]:
+        """Documents that it makes likely relevant to its query, given its source's trust."""
+        found = self.believed.get(trust.positive)
+        if found is None:
+            least = to_logit(BELIEVED) - trust.positive
+            found = frozenset(
+                ref for ref, (vote, logit) in self.votes.items() if vote > 0 and logit >= least
+            )
+            self.believed[trust.positive] = found
+        return found
+
+
+def make_note(episode: Episode) -> Note:
+    """The note of an episode; the last rating of a document wins."""
+    vector = np.asarray(episode.vector, np.float64)
+    seen = dict(zip(episode.cold.refs[:SEEN], episode.cold.p0[:SEEN].tolist(), strict=False))
+    votes: dict[Ref, tuple[int, float]] = {}
+    for each in episode.ratings:
+        ref = (each.corpus, each.id)
+        if ref in seen:
+            votes.pop(ref, None)
+            if each.rating:
+                votes[ref] = (1 if each.rating > 0 else -1, to_logit(seen[ref]))
+    documents = {
+        ref: np.asarray(vector, np.float64)
+        for ref, vector in sorted(episode.documents.items())
+        if votes.get(ref, (0, 0.0))[0] > 0
+    }
+    return Note(episode, make_profile(vector, episode.cold), dict(sorted(votes.items())), documents)
+
+
+def to_logit(probability: float) -> float:
+    """ln(p / (1 - p)), finite."""
+    clipped = min(max(probability, 1e-9), 1 - 1e-9)
+    return math.log(clipped / (1 - clipped))

@@ -1,0 +1,122 @@
+"""How far a source's ratings can be believed, from its own ratings alone.
+
+A rating of a document that cold retrieval holds relevant with probability p is modelled as
+    P(above 0) = m * (p' * (1 - f) + (1 - p') * f) + (1 - m) * b
+with f the rate at which the source errs, m the share of its ratings that have to do with the
+document at all, b its rate of positives, and p' = p with its logit shifted by s, because the
+probabilities of a corpus may be off. A source that errs gives positives where p is near 0; one
+that rates at random gives as many there as elsewhere. The four figures with the highest
+posterior are looked for on a grid, so that the estimate is the same in whatever order the
+ratings came.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.matrixd.core.cold import Floats
+
+ERRORS = np.array([0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45])
+SHARES = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
+SHIFTS = np.array([-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
+# Logits of p are counted in cells of this width, this many to each side of 0.
+CELL = 0.5
+CELLS = 14
+# What is believed of a source before its ratings say otherwise, as logarithms of the prior's
+# slope: an error rate of .2 is e^2 times less likely than none, and so on.
+ERROR_PRIOR = 10.0
+SHARE_PRIOR = 3.0
+SHIFT_PRIOR = 0.5
+# Positives that one list of ratings is taken to hold before any was seen, and negatives.
+BASE_POSITIVES = 1.0
+BASE_NEGATIVES = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """What is believed of one source.
+
+    Attributes:
+        error: rate at which it says the opposite of what is true.
+        share: part of its ratings that have to do with the document.
+        positive: log odds that a rating above 0 is worth.
+        negative: log odds that a rating below 0 is worth, counted positive.
+        ratings: how many ratings that rests on.
+        accuracy: probability that its rating of a document is right.
+        clarity: 1 for a source that never errs, 0 for one that tosses a coin.
+    """
+
+    error: float
+    share: float
+    positive: float
+    negative: float
+    ratings: int
+    accuracy: float
+    clarity: float
+
+
+class Tally:
+    """Ratings of one source, counted by how probable cold retrieval held them."""
+
+    __slots__ = ("negatives", "positives")
+
+    def __init__(self) -> None:
+        self.positives = [0] * (2 * CELLS + 1)
+        self.negatives = [0] * (2 * CELLS + 1)
+
+    def copy(self) -> Tally:
+        """One that counts on by itself."""
+        other = Tally()
+        other.positives, other.negatives = self.positives.copy(), self.negatives.copy()
+        return other
+
+    def add(self, ratings: Iterable[tuple[float, bool]]) -> None:
+        """Counts ratings, each as the logit of p0 and whether it was above 0."""
+        for logit, is_positive in ratings:
+            cell = round(logit / CELL)
+            at = min(max(cell, -CELLS), CELLS) + CELLS
+            (self.positives if is_positive else self.negatives)[at] += 1
+
+
+def estimate_trust(tally: Tally) -> Trust:
+    """The most probable figures of the source with these ratings."""
+    positives = np.array(tally.positives, np.float64)
+    negatives = np.array(tally.negatives, np.float64)
+    base = (positives.sum() + BASE_POSITIVES) / (
+        positives.sum() + negatives.sum() + BASE_POSITIVES + BASE_NEGATIVES
+    )
+    logits = CELL * np.arange(-CELLS, CELLS + 1)
+    relevant = 1 / (1 + np.exp(-(logits[:, None] + SHIFTS)))[:, None, None, :]
+    error = ERRORS[:, None, None]
+    share = SHARES[None, :, None]
+    above: Floats = share * (relevant * (1 - error) + (1 - relevant) * error) + (1 - share) * base
+    above = np.clip(above, 1e-6, 1 - 1e-6)
+    if negatives.sum() == 0 or positives.sum() == 0:
+        # Only praise or only blame: where it stands in the list tells nothing of its accuracy.
+        likelihood = np.zeros((len(ERRORS), len(SHARES), len(SHIFTS)))
+    else:
+        likelihood = np.tensordot(positives, np.log(above), 1) + np.tensordot(
+            negatives, np.log(1 - above), 1
+        )
+    prior = -ERROR_PRIOR * error + SHARE_PRIOR * share - SHIFT_PRIOR * np.square(SHIFTS)
+    best = int(np.argmax(likelihood + prior))
+    at_error, at_share, _ = np.unravel_index(best, likelihood.shape)
+    return _weigh(
+        float(ERRORS[at_error]),
+        float(SHARES[at_share]),
+        float(base),
+        int(positives.sum() + negatives.sum()),
+    )
+
+
+def _weigh(error: float, share: float, base: float, ratings: int) -> Trust:
+    chance = (1 - share) * base
+    positive = math.log((share * (1 - error) + chance) / (share * error + chance))
+    chance = (1 - share) * (1 - base)
+    negative = math.log((share * (1 - error) + chance) / (share * error + chance))
+    accuracy = share * (1 - error) + (1 - share) * 0.5
+    return Trust(error, share, positive, negative, ratings, accuracy, max(0.0, 2 * accuracy - 1))

@@ -1,0 +1,199 @@
+"""A query put to many corpora at once: what each gives, or why it gives nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from services.matrixd.core.candidates import Found, collapse
+from services.matrixd.store.corpus import Corpus
+from services.matrixd.store.figures import Figures
+from services.matrixd.store.peers import Peers, tell
+from services.matrixd.store.registry import Registry
+from shared.errors import Invalid, LakehouseError, NotFound, RateLimited, Unavailable
+from shared.sections.matrix import MatrixdSection
+from shared.wire.matrixd import CorpusAnswer
+from shared.wire.vectord import Candidates, Include, Query
+
+if TYPE_CHECKING:
+    from services.matrixd.store.ranking import Part
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A corpus's answer to a query."""
+
+    corpus: Corpus
+    answer: Candidates
+    found: Sequence[Found]
+
+
+@dataclass(slots=True)
+class Gathered:
+    """All answers: by model those that came, by name how each corpus took part."""
+
+    vectors: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
+    asked: dict[str, list[Asked]] = field(default_factory=dict[str, list[Asked]])
+    answers: dict[str, CorpusAnswer] = field(default_factory=dict[str, CorpusAnswer])
+
+
+class Gatherer:
+    """Embeds a query once a model and asks each corpus's index for its candidates."""
+
+    def __init__(
+        self, section: MatrixdSection, registry: Registry, peers: Peers, figures: Figures
+    ) -> None:
+        self._section = section
+        self._registry = registry
+        self._peers = peers
+        self._figures = figures
+
+    def choose(self, names: Sequence[str] | None) -> list[str]:
+        """The corpora meant, each once, in order; all of them when none is named.
+
+        Raises:
+            Invalid: too many. NotFound: there is no corpus yet.
+        """
+        chosen = list(dict.fromkeys(self._registry.names() if names is None else names))
+        if not chosen:
+            raise NotFound("There is no corpus yet. Make one with POST /matrix/corpora.")
+        if len(chosen) > self._section.max_corpora:
+            raise Invalid(
+                f"{len(chosen)} corpora; at most {self._section.max_corpora} are searched at once. "
+                "Name those that matter in corpora.",
+                details={"limit": self._section.max_corpora},
+            )
+        return chosen
+
+    async def gather(
+        self,
+        query: str,
+        names: Sequence[str],
+        filters: dict[str, Any] | None,
+        wants_vectors: Callable[[str, list[float]], bool],
+    ) -> Gathered:
+        """What each corpus has for a query.
+
+        Args:
+            names: corpora, as of `choose`.
+            wants_vectors: whether candidates of a model are needed with their vectors, for
+                a query's vector.
+
+        Raises:
+            Invalid: the filter. NotFound: none of the corpora exists.
+            Unavailable: not one of them could be searched.
+        """
+        if not query.strip():
+            raise Invalid("The query is blank. Say what is looked for.")
+        gathered = Gathered()
+        corpora: list[Corpus] = []
+        for name in names:
+            corpus = self._registry.get(name)
+            if corpus is None:
+                gathered.answers[name] = CorpusAnswer(
+                    status="unknown", reason=f"There is no corpus {name!r}."
+                )
+            elif not corpus.state.model:
+                gathered.answers[name] = _unavailable("Its build has not begun to fill it yet.")
+            else:
+                corpora.append(corpus)
+        models = dict.fromkeys(corpus.state.model for corpus in corpora)
+        embedded = await asyncio.gather(
+            *(self._peers.embedd.embed([query], model) for model in models), return_exceptions=True
+        )
+        for model, result in zip(models, embedded, strict=True):
+            if isinstance(result, LakehouseError):
+                for corpus in corpora:
+                    if corpus.state.model == model:
+                        gathered.answers[corpus.spec.name] = _unavailable(tell(result))
+            elif isinstance(result, BaseException):
+                raise result
+            else:
+                gathered.vectors[model] = result.vectors[0]
+        askable = [c for c in corpora if c.state.model in gathered.vectors]
+        with_vectors = {m for m, v in gathered.vectors.items() if wants_vectors(m, v)}
+        results = await asyncio.gather(
+            *(
+                self._ask(c, query, gathered.vectors[c.state.model], filters, with_vectors)
+                for c in askable
+            )
+        )
+        for corpus, result in zip(askable, results, strict=True):
+            if isinstance(result, CorpusAnswer):
+                gathered.answers[corpus.spec.name] = result
+                continue
+            gathered.asked.setdefault(corpus.state.model, []).append(result)
+            gathered.answers[corpus.spec.name] = CorpusAnswer(
+                status="ok" if corpus.state.built else "building", candidates=len(result.found)
+            )
+        dead = [a for a in gathered.answers.values() if a.status in ("unknown", "unavailable")]
+        self._figures.dead_corpora.inc(len(dead))
+        if not gathered.asked:
+            raise _all_dead(gathered.answers)
+        # In the order asked for.
+        gathered.answers = {name: gathered.answers[name] for name in names}
+        return gathered
+
+    async def _ask(
+        self,
+        corpus: Corpus,
+        query: str,
+        vector: list[float],
+        filters: dict[str, Any] | None,
+        with_vectors: set[str],
+    ) -> Asked | CorpusAnswer:
+        include: list[Include] = ["text", "metadata"]
+        if corpus.state.model in with_vectors:
+            include.append("vector")
+        ask = Query(
+            vector=vector, text=query, k=self._section.candidates, filter=filters, include=include
+        )
+        try:
+            async with asyncio.timeout(self._section.corpus_timeout_s):
+                answer = await self._peers.vectord.find_candidates(corpus.index, [ask])
+        except TimeoutError:
+            limit = self._section.corpus_timeout_s
+            return _unavailable(f"No answer within {limit:g} s.")
+        except (NotFound, RateLimited) as error:
+            return _unavailable(tell(error))
+        except Invalid:
+            # A filter that cannot be read is the caller's mistake in every corpus.
+            raise
+        except LakehouseError as error:
+            return _unavailable(tell(error))
+        found = answer.results[0]
+        return Asked(corpus, found, collapse(found.ids, found.dense, found.lexical, corpus.chunked))
+
+
+def to_parts(asked: Sequence[Asked], make: type[Part]) -> list[Part]:
+    """Answers as the ranking takes them."""
+    return [
+        make(
+            one.corpus.spec.name,
+            one.corpus.chunked,
+            one.corpus.state.dim,
+            one.corpus.state.calibration,
+            one.answer,
+            one.found,
+        )
+        for one in asked
+    ]
+
+
+def _unavailable(reason: str) -> CorpusAnswer:
+    return CorpusAnswer(status="unavailable", reason=reason)
+
+
+def _all_dead(answers: dict[str, CorpusAnswer]) -> LakehouseError:
+    told = {name: answer.model_dump(exclude_none=True) for name, answer in answers.items()}
+    if all(answer.status == "unknown" for answer in answers.values()):
+        return NotFound(
+            f"None of these corpora exists: {', '.join(answers)}. GET /matrix/corpora lists them.",
+            details={"corpora": told},
+        )
+    reasons = "; ".join(f"{name}: {answer.reason}" for name, answer in answers.items())
+    return Unavailable(
+        f"None of the corpora can be searched now: {reasons}", details={"corpora": told}
+    )

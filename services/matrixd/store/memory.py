@@ -1,0 +1,301 @@
+"""The playbook: an append-only log of episodes, and the notes derived from those in force.
+
+The log is the truth. What searches use is built from it at the start, extended with every
+episode, and built anew without those that are retired; so a retired episode has no effect
+whatever, and a restart changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+import importlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from services.matrixd.core.episodes import Entry
+from services.matrixd.store.figures import Figures
+from shared.errors import Unavailable
+from shared.journal import Journal
+from shared.pool import BlockingPool
+from shared.wire.matrixd import NoteUsed
+from shared.wire.matrixd_playbook import RatedDocument
+
+Ref = tuple[str, str]
+PLAYBOOK = "services.matrixd.core.playbook"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the playbook made of a cold list: documents, best first, and why."""
+
+    refs: tuple[Ref, ...]
+    scores: Any
+    activated: bool
+    notes: list[NoteUsed]
+    moves: dict[Ref, list[dict[str, Any]]]
+
+
+class Memory:
+    """Episodes by id, and one playbook a model.
+
+    Args:
+        folder: of the log.
+        now: the time as RFC 3339.
+    """
+
+    def __init__(
+        self, folder: Path, pool: BlockingPool, figures: Figures, now: Callable[[], str]
+    ) -> None:
+        self._journal = Journal(folder)
+        self._pool = pool
+        self._figures = figures
+        self._now = now
+        self.entries: dict[str, Entry] = {}
+        self.by_basis: dict[str, list[Entry]] = {}
+        # Episodes in force as the core takes them, and what was derived of them, by model.
+        self._episodes: dict[str, dict[str, Any]] = {}
+        self._playbooks: dict[str, Any] = {}
+        self._core: Any = None
+        self._changing = asyncio.Lock()
+        self._loading: asyncio.Task[None] | None = None
+
+    # --- start and stop
+
+    async def open(self) -> None:
+        """Opens the log; its episodes are read beside the first requests."""
+        await asyncio.to_thread(self._journal.open)
+        self._loading = asyncio.get_running_loop().create_task(
+            self._load(), context=contextvars.Context()
+        )
+
+    async def aclose(self) -> None:
+        """Closes the log."""
+        if self._loading is not None:
+            await asyncio.gather(self._loading, return_exceptions=True)
+        await self._journal.aclose()
+
+    def check(self) -> str:
+        """ "ok", or why the playbook cannot be used or written."""
+        if self._loading is not None and not self._loading.done():
+            return "the playbook is being read"
+        if self._loading is not None and self._loading.exception() is not None:
+            return "the playbook could not be read; the log has the reason"
+        failure = self._journal.failure
+        return "ok" if failure is None else failure.message
+
+    async def prepare(self) -> None:
+        """Waits until the playbook is there.
+
+        Raises:
+            Unavailable: it could not be read.
+        """
+        assert self._loading is not None, "open comes first"
+        await asyncio.shield(asyncio.wait([self._loading]))
+        if self._loading.exception() is not None:
+            raise Unavailable("The playbook could not be read. matrixd's log has the reason.")
+
+    async def _load(self) -> None:
+        if self._journal.last_seq:
+            self._core = await asyncio.to_thread(importlib.import_module, PLAYBOOK)
+            await self._pool.run(self._replay)
+            self._count()
+
+    def _replay(self) -> None:
+        for record in self._journal.replay():
+            payload = record.payload
+            if payload.get("kind") == "episode":
+                self._take(record.seq, payload)
+            elif payload.get("kind") == "retire":
+                self._withdraw(payload["ids"], payload["at"], payload["reason"])
+        for model, episodes in self._episodes.items():
+            self._playbooks[model] = self._core.Playbook.build(episodes.values())
+
+    # --- changes
+
+    async def add(
+        self,
+        entry: Entry,
+        views: Mapping[str, Any],
+    ) -> Entry:
+        """Records an episode; durable, and used by every later search, on return.
+
+        Args:
+            entry: as it will stand, but for its seq.
+            views: the core's `Episode` by model.
+        """
+        core = await self.core()
+        record = {
+            "kind": "episode",
+            "id": entry.id,
+            "at": entry.recorded_at,
+            "basis": entry.basis,
+            "body": entry.body,
+            "query": entry.query,
+            "ratings": [one.model_dump() for one in entry.ratings],
+            "source": entry.source,
+            "run_id": entry.run_id,
+            "corpora": list(entry.corpora),
+            "views": {model: episode.to_json() for model, episode in views.items()},
+        }
+        seq = await self._journal.append(record)
+        # Durable from here on; what follows must happen, whoever has gone away.
+        return await asyncio.shield(asyncio.ensure_future(self._apply(core, seq, record)))
+
+    async def _apply(self, core: Any, seq: int, record: dict[str, Any]) -> Entry:
+        async with self._changing:
+            held = self.entries.get(record["id"])
+            if held is not None:
+                return held
+            entry, episodes = self._take(seq, record)
+            for model, episode in episodes.items():
+                before = self._playbooks.get(model)
+                if before is None:
+                    self._playbooks[model] = await self._pool.run(core.Playbook.build, [episode])
+                else:
+                    self._playbooks[model] = await self._pool.run(before.record, episode)
+            self._figures.recorded.inc()
+            self._count()
+            return entry
+
+    async def retire(self, ids: Collection[str], reason: str) -> None:
+        """Withdraws episodes; on return that is durable and no search knows of them."""
+        at = self._now()
+        record = {"kind": "retire", "ids": sorted(ids), "at": at, "reason": reason}
+        await self._journal.append(record)
+        await asyncio.shield(asyncio.ensure_future(self._forget(record)))
+
+    async def _forget(self, record: dict[str, Any]) -> None:
+        async with self._changing:
+            models = self._withdraw(record["ids"], record["at"], record["reason"])
+            for model in models:
+                left = self._playbooks[model]
+                self._playbooks[model] = await self._pool.run(left.retire, record["ids"])
+            self._count()
+
+    def _take(self, seq: int, payload: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
+        entry = Entry(
+            id=payload["id"],
+            seq=seq,
+            basis=payload["basis"],
+            body=payload["body"],
+            query=payload["query"],
+            ratings=tuple(RatedDocument.model_validate(one) for one in payload["ratings"]),
+            source=payload["source"],
+            run_id=payload["run_id"],
+            corpora=tuple(payload["corpora"]),
+            models=tuple(payload["views"]),
+            recorded_at=payload["at"],
+        )
+        if entry.id in self.entries:
+            # Acknowledged late and sent again: the first record counts.
+            return self.entries[entry.id], {}
+        self.entries[entry.id] = entry
+        self.by_basis.setdefault(entry.basis, []).append(entry)
+        made: dict[str, Any] = {}
+        for model, view in payload["views"].items():
+            made[model] = dataclasses.replace(self._core.Episode.from_json(view), seq=seq)
+            self._episodes.setdefault(model, {})[entry.id] = made[model]
+        return entry, made
+
+    def _withdraw(self, ids: Iterable[str], at: str, reason: str) -> set[str]:
+        models: set[str] = set()
+        for name in ids:
+            entry = self.entries.get(name)
+            if entry is not None and entry.retired_at is None:
+                entry.retired_at, entry.retire_reason = at, reason or None
+                for model in entry.models:
+                    self._episodes[model].pop(name, None)
+                    models.add(model)
+        return models
+
+    def _count(self) -> None:
+        self._figures.episodes.set(sum(1 for e in self.entries.values() if e.retired_at is None))
+
+    async def core(self) -> Any:
+        """The playbook's core, which brings numpy, loaded once."""
+        if self._core is None:
+            self._core = await asyncio.to_thread(importlib.import_module, PLAYBOOK)
+        return self._core
+
+    # --- use
+
+    def is_near(self, model: str, vector: list[float]) -> bool:
+        """Whether any note may speak for a query; else a search is as if there were none."""
+        playbook = self._playbooks.get(model)
+        return playbook is not None and bool(playbook.is_near(_to_unit(vector)))
+
+    def rerank(
+        self,
+        model: str,
+        query: str,
+        vector: list[float],
+        cold: Any,
+        vectors: Mapping[Ref, Any],
+        explain: bool,
+    ) -> Told | None:
+        """The cold list with the playbook's evidence; None when it has nothing to say."""
+        playbook = self._playbooks.get(model)
+        if playbook is None:
+            return None
+        unit = _to_unit(vector)
+        if not playbook.is_near(unit):
+            return None
+        done = playbook.rerank(query, unit, cold, vectors or None, explain=explain)
+        notes = [
+            NoteUsed(
+                episode_id=use.episode_id,
+                query=self.entries[use.episode_id].query,
+                similarity=float(use.similarity),
+                probability=float(use.probability),
+            )
+            for use in done.notes
+        ]
+        moves = {
+            ref: [{"episode_id": one.episode_id, "delta": float(one.delta)} for one in found]
+            for ref, found in done.contributions.items()
+        }
+        return Told(done.refs, done.scores, done.activated, notes, moves)
+
+    async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What was derived of each episode in force, by id, and of each source of ratings."""
+        return await self._pool.run(lambda: (self._describe_notes(), self._describe_sources()))
+
+    def _describe_notes(self) -> dict[str, dict[str, Any]]:
+        notes: dict[str, dict[str, Any]] = {}
+        for playbook in self._playbooks.values():
+            for view in playbook.notes():
+                notes.setdefault(view.id, _plain(view))
+        return notes
+
+    def _describe_sources(self) -> dict[str, dict[str, Any]]:
+        sources: dict[str, dict[str, Any]] = {}
+        for playbook in self._playbooks.values():
+            for name, view in playbook.sources().items():
+                sources.setdefault(name, _plain(view))
+        return sources
+
+
+def _plain(view: Any) -> dict[str, Any]:
+    """A view of the core as JSON-ready data."""
+    return {name: _plain_value(value) for name, value in dataclasses.asdict(view).items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            "/".join(key) if isinstance(key, tuple) else str(key): _plain_value(one)
+            for key, one in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_plain_value(one) for one in value]
+    item = getattr(value, "item", None)
+    return item() if item is not None else value
+
+
+def _to_unit(vector: list[float]) -> Any:
+    ranking: Any = importlib.import_module("services.matrixd.store.ranking")
+    return ranking.to_unit(vector)
