@@ -133,6 +133,16 @@ class Query(Request):
     include: list[Include] = list(DEFAULT_INCLUDE)
 
 
+class ArrowOptions(Request):
+    """What a batch of queries that comes as Arrow asks for beside its vectors and texts."""
+
+    k: int = 10
+    ef: int | None = Field(default=None, ge=1, le=10_000)
+    filter: str | None = Field(default=None, description="A filter as JSON")
+    include: list[Include] = list(DEFAULT_INCLUDE)
+    model: str | None = None
+
+
 class SearchRequest(Query):
     """One query in place, or several in `queries`."""
 

@@ -12,7 +12,7 @@ from services.vectord.store.registry import Registry
 from shared.errors import Invalid, NotAcceptable, NotFound, TooLarge, UnsupportedMediaType
 from shared.wire.vectord import (
     ARROW_STREAM,
-    DEFAULT_INCLUDE,
+    ArrowOptions,
     DeleteItems,
     ItemsDeleted,
     ItemsWritten,
@@ -59,17 +59,6 @@ class Body:
         if {"", "*/*", "application/*", JSON} & set(accepted):
             return False
         raise NotAcceptable(f"Answers are {JSON} or {ARROW_STREAM}.")
-
-
-@dataclass(frozen=True, slots=True)
-class SearchOptions:
-    """What an Arrow batch asks for beside its queries."""
-
-    k: int = 10
-    ef: int | None = None
-    filter: str | None = None
-    include: tuple[str, ...] = DEFAULT_INCLUDE
-    model: str | None = None
 
 
 class Service:
@@ -127,7 +116,7 @@ class Service:
         answers = self._module("answers")
         return answers.render_item(view, row)
 
-    async def search(self, name: str, body: Body, options: SearchOptions) -> tuple[bytes, str]:
+    async def search(self, name: str, body: Body, options: ArrowOptions) -> tuple[bytes, str]:
         """Answers one query or a batch; gives the body and its media type."""
         keeper = self._registry.find(name)
         keeper.opened()
@@ -171,7 +160,7 @@ class Service:
         return answers.encode_json(answer), len(asks)
 
     def _search(
-        self, keeper: Keeper, content: bytes, options: SearchOptions, is_arrow: bool, arrow: bool
+        self, keeper: Keeper, content: bytes, options: ArrowOptions, is_arrow: bool, arrow: bool
     ) -> tuple[bytes, int]:
         items, search, answers = (self._modules[m] for m in ("items", "search", "answers"))
         spec, section = keeper.spec, self._section
