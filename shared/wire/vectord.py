@@ -13,6 +13,12 @@ ARROW_STREAM = "application/vnd.apache.arrow.stream"
 
 INDEX_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,127}$"
 Metric = Literal["cosine", "l2", "ip"]
+# Languages whose endings are taken off words, by Snowball's stemmers; "none" keeps them.
+Language = Literal[
+    "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian",
+    "italian", "none", "norwegian", "portuguese", "romanian", "russian", "spanish", "swedish",
+    "tamil", "turkish",
+]  # fmt: skip
 Include = Literal["text", "metadata", "vector", "dense", "lexical"]
 DEFAULT_INCLUDE: tuple[Include, ...] = ("text", "metadata")
 
@@ -21,7 +27,8 @@ class IndexSpec(Request):
     """What an index is made of; none of it changes later.
 
     `m` and `ef_construction` are HNSW's: links per node, and candidates looked at when a
-    node is linked. `model` names what made the vectors, so that others are refused.
+    node is linked. `model` names what made the vectors, so that others are refused. `language`
+    is that of the texts: "welders" then finds "welder".
     """
 
     name: str = Field(pattern=INDEX_NAME)
@@ -30,6 +37,7 @@ class IndexSpec(Request):
     m: int = Field(default=16, ge=2, le=128)
     ef_construction: int = Field(default=200, ge=8, le=4000)
     model: str = Field(default="", max_length=256)
+    language: Language = "english"
 
 
 class IndexInfo(Response):
@@ -47,6 +55,7 @@ class IndexInfo(Response):
     m: int
     ef_construction: int
     model: str
+    language: Language
     status: Literal["ready", "loading", "failed"]
     count: int = 0
     deleted_rows: int = 0

@@ -16,9 +16,10 @@ from services.vectord.core.records import Delete, Upsert
 from services.vectord.store.candidates import find_candidates, render_candidates
 from services.vectord.store.graph import Stopped
 from services.vectord.store.index import VectorIndex
+from services.vectord.store.lexical import Lexical
 from services.vectord.store.search import Ask, search_view
 from shared.errors import Invalid
-from shared.wire.vectord import IndexSpec, Metric
+from shared.wire.vectord import IndexSpec, Language, Metric
 from tests.support.vectord import Floats, cluster_vectors
 
 COUNT, DIM = 6000, 32
@@ -261,3 +262,17 @@ def test_candidates_carry_both_scores_whichever_search_found_them(metric: Metric
     assert (raw == vectors[[row for row, _, _ in found]]).all()
     with pytest.raises(Invalid, match="a vector and a text"):
         find_candidates(view, metric, [Ask(queries[0], None, 5, 5, None)], 1)
+
+
+@pytest.mark.parametrize(("language", "found"), [("english", ["0"]), ("none", [])])
+def test_words_are_found_by_their_stem_in_the_index_s_language(
+    language: Language, found: list[str]
+) -> None:
+    texts = ["a welder of boats", "a nurse"]
+    lexical = Lexical(texts, language)
+    lexical.add(0, texts)
+    searcher = lexical.commit()
+    assert searcher is not None
+    hits = searcher.search("welders", 10, np.ones(2, bool), lambda: 2)
+    assert [str(row) for row, _ in hits] == found
+    lexical.close()

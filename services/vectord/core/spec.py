@@ -7,7 +7,7 @@ from typing import Any
 from shared.errors import Conflict, Invalid
 from shared.wire.vectord import IndexSpec
 
-STATED = ("dim", "metric", "m", "ef_construction", "model")
+STATED = ("dim", "metric", "m", "ef_construction", "model", "language")
 
 
 def check_same(existing: IndexSpec, asked: IndexSpec) -> None:

@@ -79,7 +79,7 @@ class VectorIndex:
         self.spec = spec
         self._lock = threading.Lock()
         table = table or Table(spec.dim)
-        self._lexical = Lexical(table.texts)
+        self._lexical = Lexical(table.texts, spec.language)
         self._lexical.add(0, table.texts)
         self.view = View(
             seq,
@@ -197,7 +197,7 @@ class VectorIndex:
         """Builds a new table and graph of what is alive, and moves over what changed meanwhile."""
         old = view.table
         fresh = Table(self.spec.dim)
-        lexical = Lexical(fresh.texts)
+        lexical = Lexical(fresh.texts, self.spec.language)
         kept = np.flatnonzero(view.alive)
         fresh.reserve(len(kept))
         for start in range(0, len(kept), _COPY_ROWS):
