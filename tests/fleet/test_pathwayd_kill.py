@@ -176,7 +176,7 @@ def test_twenty_kills_lose_nothing_acknowledged(tmp_path: Path) -> None:
         for number in range(ROUNDS):
             for writer in writers:
                 writer.start()
-            time.sleep(chance.uniform(0.05, 0.8))
+            time.sleep(chance.uniform(0.05, 0.6))
             daemon.kill()
             for writer in writers:
                 writer.join()

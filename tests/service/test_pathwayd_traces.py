@@ -281,3 +281,4 @@ async def test_unknown_things_are_404(w: World) -> None:
     for path in (f"{TRACES}/none", f"{TRACES}/%00", f"{TRACES}/{'x' * 500}"):
         assert "POST /pathway/search" in (await w.get(path, 404))["error"]["message"]
     await w.post(f"{TRACES}/none/revise", {"content": 1}, 404)
+    assert "no route" in (await w.post(f"{TRACES}/", {"content": 1}, 404))["error"]["message"]

@@ -1,8 +1,8 @@
 """A memory as bytes, so that a start need not read the whole log.
 
-A JSON line with counts and sizes, a JSON line a trace, a line an Idempotency-Key, then the
-contents, the words and the arrays, one behind the other. The journal guards the file with a
-checksum; the log itself is never cut, so a checkpoint only saves time.
+A JSON line with counts and sizes, the contents, a JSON line a trace, a line an
+Idempotency-Key, then the words and the arrays, one behind the other. The journal guards the
+file with a checksum; the log itself is never cut, so a checkpoint only saves time.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def write_memory(books: Books, packed: Packed) -> Iterator[bytes]:
         ],
     }
     yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
-    yield from _lines(_plain(trace, row_of.get(trace.id, -1)) for trace in books.traces)
-    yield from _lines(books.keys)
     for start in range(0, len(books.traces), _LINES):
         yield b"".join(trace.content for trace in books.traces[start : start + _LINES])
+    yield from _lines(_plain(trace, row_of.get(trace.id, -1)) for trace in books.traces)
+    yield from _lines(books.keys)
     yield words
     yield packed.holding.tobytes()
     yield packed.lengths.tobytes()
@@ -96,12 +96,11 @@ def read_memory(chunks: Iterable[bytes], keys_kept: int, text_chars: int) -> Mem
         raise ValueError("a checkpoint of another form")
     memory = Memory(keys_kept, text_chars)
     memory.model = header["model"]
-    plain = [orjson.loads(source.line()) for _ in range(header["traces"])]
-    keys = [orjson.loads(source.line()) for _ in range(header["keys"])]
     contents = memoryview(source.take(header["contents_bytes"]))
     entries: list[Any] = [None] * header["rows"]
     at = 0
-    for fields in plain:
+    for _ in range(header["traces"]):
+        fields = orjson.loads(source.line())
         row, size = fields[-2:]
         trace = _trace(fields, bytes(contents[at : at + size]))
         at += size
@@ -110,7 +109,8 @@ def read_memory(chunks: Iterable[bytes], keys_kept: int, text_chars: int) -> Mem
             entries[row] = trace
     if None in entries:
         raise ValueError("a checkpoint with rows that no trace has")
-    for name, digest, of in keys:
+    for _ in range(header["keys"]):
+        name, digest, of = orjson.loads(source.line())
         memory.state.keys[name] = (digest, of)
     memory.index = Index.restore(_read_packed(source, header, entries), text_chars)
     memory.fields = [Field(scope, name) for scope, name in header["fields"]]
