@@ -186,6 +186,17 @@ async def test_a_memory_is_changed_and_its_history_told(w: World) -> None:
     await w.get(f"{MEMORIES}/none/history", 404)
 
 
+async def test_a_memory_is_changed_only_as_one(w: World) -> None:
+    one = await remember(w, "has a form")
+    for call, path in ((w.put, ""), (w.post, "/revise")):
+        refused = await call(f"/pathway/traces/{one}{path}", {"content": {}}, 409)
+        assert f"PUT /mem0/memories/{one}" in refused["error"]["message"]
+    assert (await w.get(f"/pathway/traces/{one}"))["surface"] == "mem0"
+    assert one in await w.ids("form", filter={"surface": "mem0"})
+    await w.post(f"/pathway/traces/{one}/retire", {})
+    await w.get(f"{MEMORIES}/{one}", 404)
+
+
 async def test_two_changes_at_once_lose_neither(w: World) -> None:
     one = await remember(w, "first", metadata={"k": 1})
     url = f"{MEMORIES}/{one}"

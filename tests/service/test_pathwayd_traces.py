@@ -28,7 +28,10 @@ async def test_is_alive_and_ready(w: World) -> None:
     assert (await w.get("/ready"))["checks"] == {"traces": "ok", "journal": "ok", "embedd": "ok"}
     w.embedd.down = True
     assert "embedd" in (await w.get("/ready", 503))["error"]["message"]
-    assert "lakehouse_pathwayd_searches_total" in (await w.client.get("/metrics")).text
+    await w.add({"n": 1})
+    figures = (await w.client.get("/metrics")).text
+    assert 'lakehouse_pathwayd_traces{status="live"} 1.0' in figures
+    assert "lakehouse_pathwayd_writes_total 1.0" in figures
 
 
 async def test_a_trace_is_added_and_comes_back_as_it_was(w: World) -> None:

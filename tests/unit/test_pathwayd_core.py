@@ -179,13 +179,22 @@ def test_applying_a_record_twice_changes_nothing() -> None:
             state.retire(seq, change) if isinstance(change, Retire) else state.write(seq, change)
 
     play()
-    before = dict(state.traces), list(state.order), dict(state.by_digest), dict(state.counts)
+    before = dict(state.traces), list(state.order), dict(state.counts)
     play()
-    after = dict(state.traces), list(state.order), dict(state.by_digest), dict(state.counts)
-    assert after == before
+    assert (dict(state.traces), list(state.order), dict(state.counts)) == before
     assert state.counts == {"live": 0, "superseded": 1, "retired": 1}
     assert state.traces["a"].seqs == (1, 2)
-    assert state.by_digest == {}
+    assert state.find_content(digest_of({"n": 1})) is None
+
+
+def test_a_content_is_found_while_any_trace_has_it() -> None:
+    state, digest = State(1), digest_of({"n": 1})
+    for seq, name in enumerate("abc", start=1):
+        state.write(seq, make_write(name))
+    for seq, (gone, left) in enumerate([("a", "b"), ("c", "b"), ("b", None)], start=4):
+        state.retire(seq, Retire((gone,), 1))
+        found = state.find_content(digest)
+        assert (found.id if found else None) == left
 
 
 def test_keys_are_forgotten_oldest_first() -> None:

@@ -68,12 +68,18 @@ def find_trace(lookup: Lookup, trace_id: str) -> Trace:
     return trace
 
 
-def check_changeable(trace: Trace, verb: str) -> None:
-    """Passes when a trace may be updated or revised.
+def check_changeable(trace: Trace, verb: str, surface: Surface) -> None:
+    """Passes when a trace may be updated or revised through a surface.
 
     Raises:
-        Conflict: it is retired, or another trace took its place.
+        Conflict: it is retired, another trace took its place, or it is of the other surface,
+            whose contents have a form.
     """
+    if trace.surface != surface:
+        raise Conflict(
+            f"{trace.id} is a memory; PUT /mem0/memories/{trace.id} changes it.",
+            details={"id": trace.id, "surface": trace.surface},
+        )
     if trace.retired is not None:
         raise Conflict(
             f"Trace {trace.id} is retired and cannot be {verb}. Add a new trace instead.",

@@ -131,6 +131,7 @@ class Ledger:
 
     def _take(self, loaded: Loaded) -> None:
         self.memory = loaded.memory
+        self._count()
         self._report = loaded.report
         self._unknown = loaded.unknown
         self._checkpoint_seq = loaded.checkpoint_seq
@@ -267,6 +268,12 @@ class Ledger:
             self._applied += 1
             self._ahead.discard(self._applied)
         self.figures.writes.inc(len(changes))
+        self._count()
+
+    def _count(self) -> None:
+        if self.memory is not None:
+            for status, count in self.memory.state.counts.items():
+                self.figures.traces.labels(status).set(count)
 
     # --- the past
 

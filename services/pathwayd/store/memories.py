@@ -126,7 +126,7 @@ class Memories:
         update = TraceUpdate(
             content=content, text=content["memory"], expected_version=trace.version
         )
-        await self._service.update(memory_id, update, None, key, told=body)
+        await self._service.update(memory_id, update, None, key, body, "mem0")
         return wire.Said(message="Memory updated successfully!")
 
     async def history(self, memory_id: str) -> Sequence[wire.MemoryHistory]:

@@ -309,8 +309,6 @@ class Reading:
             return wire.PathwayStats(status="loading", vectors=_WITHOUT)
         memory = ledger.memory
         counts = memory.state.counts if memory else {}
-        for status, count in counts.items():
-            ledger.figures.traces.labels(status).set(count)
         problems = [*ledger.problems, *([ledger.failure] if ledger.failure else [])]
         if memory is not None and memory.state.orphans:
             problems.append(f"{memory.state.orphans} records speak of traces that are lost")

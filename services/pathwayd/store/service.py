@@ -103,6 +103,7 @@ class Service:
         if_match: str | None,
         key: str | None,
         told: BaseModel | None = None,
+        surface: Surface = "pathway",
     ) -> Done:
         """Writes the next version of a trace in place.
 
@@ -112,7 +113,9 @@ class Service:
             NotFound, Conflict, PreconditionFailed: as the checks in `core.traces`.
         """
         draft = await self._draft(body, make_key(key, f"update {trace_id}", told or body))
-        changed = self._unbroken(self._update(trace_id, draft, body.expected_version, if_match))
+        changed = self._unbroken(
+            self._update(trace_id, draft, body.expected_version, if_match, surface)
+        )
         return (await self._with_vectors([await changed]))[0]
 
     async def revise(
@@ -154,8 +157,7 @@ class Service:
                     if same is not None:
                         results.append(same)
                         continue
-                    found = state.by_digest.get(draft.digest) if state else None
-                    known = state.traces[found] if state and found else None
+                    known = state.find_content(draft.digest) if state else None
                 if known is None and draft.id is not None:
                     taken = self.ledger.get(draft.id)
                     if taken is not None and taken.version == 1 and is_same(taken, draft):
@@ -183,14 +185,19 @@ class Service:
         return self._done(find_trace(self.ledger.get, one), duplicate=repeat)
 
     async def _update(
-        self, trace_id: str, draft: Draft, expected: int | None, if_match: str | None
+        self,
+        trace_id: str,
+        draft: Draft,
+        expected: int | None,
+        if_match: str | None,
+        surface: Surface,
     ) -> Done:
         async with self._claims.hold([*draft.claims, f"id {trace_id}"]):
             known = self._find_done(draft.key)
             if known is not None:
                 return self._done(known, duplicate=True)
             before = find_trace(self.ledger.get, trace_id)
-            check_changeable(before, "updated")
+            check_changeable(before, "updated", surface)
             check_version(before, expected, if_match)
             write = to_write(draft, trace_id, self.ledger.now_us(), before.surface, before)
             await self._commit([write])
@@ -206,7 +213,7 @@ class Service:
             before = find_trace(self.ledger.get, trace_id)
             if draft.id is not None:
                 check_new_id(draft.id, before, self.ledger.get)
-            check_changeable(before, "revised")
+            check_changeable(before, "revised", "pathway")
             check_version(before, expected, if_match)
             name = draft.id or str(uuid.uuid4())
             tags = before.tags if draft.tags is None else draft.tags
