@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -209,7 +208,7 @@ def test_walking_back_ends_whatever_the_data() -> None:
     for seq, (name, before) in enumerate([("a", None), ("b", "a"), ("c", "b")], start=1):
         state.write(seq, make_write(name, supersedes=before))
     assert walk_back("c", state.get) == (["c", "b", "a"], None)
-    looped: Trace = replace(state.traces["a"], supersedes="c")
+    looped: Trace = state.traces["a"]._replace(supersedes="c")
     state.traces["a"] = looped
     assert walk_back("b", state.get) == (["b", "a", "c"], "b")
     del state.traces["a"]

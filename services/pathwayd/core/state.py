@@ -7,7 +7,6 @@ the record that it says it covers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 
 from services.pathwayd.core.records import Key, Retire, Write
 from services.pathwayd.core.traces import Trace
@@ -71,7 +70,7 @@ class State:
                 self.orphans += 1
             elif before.superseded_by is None:
                 # Its own seq stays: what made it so is a record of the other trace.
-                changed.append(replace(before, superseded_by=change.id))
+                changed.append(before._replace(superseded_by=change.id))
                 self.put(changed[-1])
         return changed
 
@@ -83,7 +82,7 @@ class State:
             if known is None:
                 self.orphans += 1
             elif known.retired is None and seq > known.seq:
-                trace = replace(known, retired=change.at, reason=change.reason, seq=seq)
+                trace = known._replace(retired=change.at, reason=change.reason, seq=seq)
                 self.put(trace)
                 changed.append(trace)
         return changed
@@ -95,11 +94,13 @@ class State:
             self.counts[before.status] -= 1
             self._forget_content(before)
         self.traces[trace.id] = trace
-        if before is None or before.seq != trace.seq:
+        if before is None:
             self.order[trace.id] = None
+        elif before.seq != trace.seq:
             self.order.move_to_end(trace.id)
-        self.counts[trace.status] += 1
-        if trace.status == "live":
+        status = trace.status
+        self.counts[status] += 1
+        if status == "live":
             same = self._by_digest.setdefault(trace.digest, trace.id)
             if isinstance(same, dict):
                 same[trace.id] = None

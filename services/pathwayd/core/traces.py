@@ -7,9 +7,8 @@ reads it undisturbed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shared.errors import Conflict, Invalid, NotFound, PreconditionFailed
 
@@ -17,8 +16,7 @@ Surface = Literal["pathway", "mem0"]
 Status = Literal["live", "superseded", "retired"]
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """One trace as it is now. Times are microseconds since 1970.
 
     `seqs` are the log's records of its versions, oldest first; 0 where one is lost. `seq` is

@@ -165,22 +165,25 @@ def _plain(trace: Trace, row: int) -> list[Any]:
 
 
 def _trace(fields: list[Any], content: bytes) -> Trace:
+    name, surface, version, digest, tags, *rest = fields[:-2]
+    text, created, updated, supersedes, superseded_by, retired, reason, seqs, seq = rest
+    # By position: there may be a million of them.
     return Trace(
-        id=fields[0],
-        surface=fields[1],
-        version=fields[2],
-        content=content,
-        digest=bytes.fromhex(fields[3]),
-        tags=tuple(fields[4]),
-        text=fields[5],
-        created=fields[6],
-        updated=fields[7],
-        supersedes=fields[8],
-        superseded_by=fields[9],
-        retired=fields[10],
-        reason=fields[11],
-        seqs=tuple(fields[12]),
-        seq=fields[13],
+        name,
+        surface,
+        version,
+        content,
+        bytes.fromhex(digest),
+        tuple(tags),
+        text,
+        created,
+        updated,
+        supersedes,
+        superseded_by,
+        retired,
+        reason,
+        tuple(seqs),
+        seq,
     )
 
 
