@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from services.pathwayd.core.records import Change, Write, decode_change, encode_change
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.store.figures import Figures
+from services.pathwayd.store.rooms import load_room
 from shared.config import PathwaydSection
 from shared.errors import Internal, LakehouseError, Unavailable
 from shared.journal import Journal, Report
@@ -102,7 +102,7 @@ class Ledger:
         began = time.monotonic()
         try:
             if self._journal.last_seq or self._journal.recovery.damaged:
-                loading = await _load_heavy("loading")
+                loading = await load_room("loading")
                 loaded: Loaded = await self._disk.run(
                     loading.load_memory, self._journal, self.section
                 )
@@ -246,7 +246,7 @@ class Ledger:
         if self._stopping:
             raise Unavailable("The daemon is stopping. Try again shortly.")
         if self.memory is None:
-            module = await _load_heavy("memory")
+            module = await load_room("memory")
             # Another caller may have been as quick.
             self.memory = self.memory or module.Memory(
                 self.section.idempotency_keys, self.section.max_text_chars
@@ -306,7 +306,7 @@ class Ledger:
 
     async def _settle(self, *, checkpoint: bool) -> None:
         """Takes up new words; writes a checkpoint; makes the index anew when it is crowded."""
-        memory, settling = self.memory, await _load_heavy("settling")
+        memory, settling = self.memory, await load_room("settling")
         assert memory is not None
         seq = self._applied
         taken = settling.begin(memory)
@@ -327,7 +327,7 @@ class Ledger:
     async def _check(self) -> None:
         """Reads all of the log once, slowly, to know of damage in its older parts."""
         report = Report()
-        loading = await _load_heavy("loading")
+        loading = await load_room("loading")
         records = loading.count_unknown(self._journal, report)
         unknown = 0
         while (found := await self._disk.run(loading.read_slice, records, _SLICE)) is not None:
@@ -346,8 +346,3 @@ def _read_write(journal: Journal, seq: int) -> Write | None:
             return change if isinstance(change, Write) else None
         return None
     return None
-
-
-async def _load_heavy(module: str):
-    """A module of this room that brings numpy with it, on first use."""
-    return await asyncio.to_thread(importlib.import_module, f"services.pathwayd.store.{module}")

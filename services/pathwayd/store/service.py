@@ -8,7 +8,6 @@ who goes away does not stop a change that has begun.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import uuid
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from services.pathwayd.core.traces import (
 from services.pathwayd.store.claims import Claims
 from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
+from services.pathwayd.store.rooms import load_room
 from shared.errors import Conflict, Invalid, TooLarge
 from shared.wire.pathwayd import (
     TraceAdd,
@@ -257,10 +257,7 @@ class Service:
     async def _read_vector(self, body: WithVector) -> Vector | None:
         if body.vector is None:
             return None
-        # numpy comes with it, on first use.
-        vectors = await asyncio.to_thread(
-            importlib.import_module, "services.pathwayd.store.vectors"
-        )
+        vectors = await load_room("vectors")
         vector = vectors.read_vector(body.vector)
         model = await self.embedder.find_model()
         check_model(body.vector_model, model)
