@@ -136,6 +136,19 @@ async def test_a_checkpoint_of_another_form_is_passed_over(tmp_path: Path) -> No
             assert "checkpoint" in (await w.get("/pathway/stats"))["problems"][0]
 
 
+async def test_a_changed_setting_makes_the_words_anew(tmp_path: Path) -> None:
+    async with embedd_running(config_of(tmp_path)) as switch:
+        async with pathwayd(config_of(tmp_path, checkpoint_records=10), switch) as w:
+            for n in range(12):
+                await w.add({"task": "x" * 60 + f" behind {n}"}, id=f"t{n}")
+            await until_checkpoint(w, 12)
+        config = config_of(tmp_path, checkpoint_records=10, max_text_chars=64)
+        async with pathwayd(config, switch) as w:
+            assert await w.ids("behind", mode="lexical") == []
+            await w.put(f"{TRACES}/t3", {"content": "short and behind"})
+            assert await w.ids("behind", mode="lexical") == ["t3"]
+
+
 async def story_of(w: World) -> Any:
     return await w.search("story", k=50)
 

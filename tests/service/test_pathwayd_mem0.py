@@ -234,6 +234,14 @@ async def test_all_of_somebodys_memories_go_together(w: World) -> None:
     gone = await w.client.delete(f"{MEMORIES}?user_id=alice")
     assert gone.json() == {"message": "All relevant memories deleted"}
     assert (await w.get(f"{MEMORIES}?user_id=alice"))["results"] == []
+    # One record of the log retired all of them; a list still pages through each once.
+    path, seen = "/pathway/traces?status=retired&limit=2", []
+    while path:
+        page = await w.get(path)
+        seen += [trace["content"]["memory"] for trace in page["traces"]]
+        cursor = page["cursor"]
+        path = f"/pathway/traces?status=retired&limit=2&cursor={cursor}" if cursor else ""
+    assert sorted(seen) == ["note 0", "note 1", "note 2"]
     assert len((await w.get(f"{MEMORIES}?user_id=bob"))["results"]) == 1
     assert (await w.post("/mem0/reset", None))["message"] == "All memories reset"
     assert (await w.get(f"{MEMORIES}?user_id=bob"))["results"] == []

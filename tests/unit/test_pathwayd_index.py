@@ -190,7 +190,8 @@ def settle(memory: Memory) -> list[bytes]:
     taken = settling.begin(memory)
     frozen = taken.merge()
     memory.index.postings.replace(frozen, taken.parts)
-    return list(write_memory(taken.books, settling.pack_taken(taken, frozen)))
+    packed = settling.pack_taken(taken, frozen)
+    return list(write_memory(taken.books, packed, taken.text_chars))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -235,6 +236,8 @@ def test_a_short_checkpoint_is_refused() -> None:
     for cut in (10, 200, len(data) // 2, len(data) - 1):
         with pytest.raises((ValueError, KeyError, IndexError)):
             read_memory([data[:cut]], 10, 1000)
+    with pytest.raises(ValueError, match="setting"):
+        read_memory([data], 10, 999)
     pieces = [data[n : n + 7] for n in range(0, len(data), 7)]
     assert look(read_memory(pieces, 10, 1000)) == look(memory)
 

@@ -45,13 +45,14 @@ def take_books(memory: Memory) -> Books:
     )
 
 
-def write_memory(books: Books, packed: Packed) -> Iterator[bytes]:
+def write_memory(books: Books, packed: Packed, text_chars: int) -> Iterator[bytes]:
     """The checkpoint's bytes, piece by piece."""
     row_of = {trace.id: row for row, trace in enumerate(packed.entries)}
     words = "\n".join(packed.vocabulary).encode("utf-8")
     frozen = packed.frozen
     header = {
         "form": FORM,
+        "text_chars": text_chars,
         "model": books.model,
         "fields": books.fields,
         "traces": len(books.traces),
@@ -92,8 +93,8 @@ def read_memory(chunks: Iterable[bytes], keys_kept: int, text_chars: int) -> Mem
     """
     source = _Source(chunks)
     header: dict[str, Any] = orjson.loads(source.line())
-    if header["form"] != FORM:
-        raise ValueError("a checkpoint of another form")
+    if header["form"] != FORM or header["text_chars"] != text_chars:
+        raise ValueError("a checkpoint of another form or setting")
     memory = Memory(keys_kept, text_chars)
     memory.model = header["model"]
     contents = memoryview(source.take(header["contents_bytes"]))
