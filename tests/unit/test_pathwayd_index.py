@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from services.pathwayd.core.content import digest_of
+from services.pathwayd.core.filters import parse_filter
 from services.pathwayd.core.records import Retire, Vector, Vectors, Write
 from services.pathwayd.core.scoring import damp, score_count, weigh_word
 from services.pathwayd.store import settling
@@ -227,6 +228,21 @@ def test_a_memory_is_the_same_however_it_came_about(seed: int) -> None:
         for seq, change in numbered[middle:]:
             early.apply(seq, change)
         assert look(early) == expected
+
+
+def test_a_checkpoint_knows_which_fields_were_filtered_on() -> None:
+    memory = Memory(10, 1000)
+    memory.load(enumerate(make_changes(2), start=1))
+    given = parse_filter({"v": {"gt": 1}, "tags": {"contains": "t2"}, "or": [{"v": 2}, {"no": 1}]})
+    ask = Ask("oak", None, None, 50, given, 0.7)
+    before = search_view(memory.index.view(), ask)
+    again = read_memory(settle(memory), 10, 1000)
+    assert {field.name for field in again.fields} == {"v", "tags", "no"}
+    again.index.columns.warm(again.fields)
+    assert set(again.index.columns.fields) == set(again.fields)
+    found = search_view(again.index.view(), ask)
+    assert [f.trace.id for f in found.found] == [f.trace.id for f in before.found]
+    assert (found.matched, bool(found.found)) == (before.matched, True)
 
 
 def test_a_short_checkpoint_is_refused() -> None:

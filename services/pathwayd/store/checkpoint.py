@@ -54,7 +54,7 @@ def write_memory(books: Books, packed: Packed, text_chars: int) -> Iterator[byte
         "form": FORM,
         "text_chars": text_chars,
         "model": books.model,
-        "fields": books.fields,
+        "fields": [list(field) for field in books.fields],
         "traces": len(books.traces),
         "keys": len(books.keys),
         "rows": len(packed.entries),

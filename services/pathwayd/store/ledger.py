@@ -34,7 +34,7 @@ logger = logging.getLogger("lakehouse.pathwayd")
 
 # How often it is looked whether something is due, and the wait after a failure. Seconds.
 _LOOK_S = 0.5
-_RETRY_S = 10.0
+RETRY_S = 10.0
 # Records since the last checkpoint for which one more is written at a stop.
 _LAST_RECORDS = 1000
 # Between slices of the background check of the log. Seconds.
@@ -302,7 +302,11 @@ class Ledger:
                 except (LakehouseError, OSError) as error:
                     reason = getattr(error, "message", "the disk fails")
                     logger.warning("The checkpoint is put off: %s", reason)
-                    await asyncio.sleep(_RETRY_S)
+                    await asyncio.sleep(RETRY_S)
+                except Exception:
+                    # The log has everything; a start without a checkpoint only takes longer.
+                    logger.exception("The checkpoint could not be made")
+                    await asyncio.sleep(RETRY_S)
 
     async def _settle(self, *, checkpoint: bool) -> None:
         """Takes up new words; writes a checkpoint; makes the index anew when it is crowded."""
