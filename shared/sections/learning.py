@@ -14,7 +14,7 @@ class PathwaydSection(DaemonSection):
     port: Port = PORTS["pathwayd"]
     max_body_bytes: int = Field(default=64 * MiB, ge=0)
     model: str = Field(default="", max_length=300)
-    semantic_weight: float = Field(default=0.7, ge=0, le=1)
+    semantic_weight: float = Field(default=0.8, ge=0, le=1)
     embed_wait_s: float = Field(default=2.0, ge=0)
     embed_timeout_s: float = Field(default=5.0, gt=0)
     embed_batch: int = Field(default=32, ge=1, le=1000)

@@ -111,6 +111,13 @@ class Writer(threading.Thread):
         live = [name for name, (_, status) in self.told.items() if status == "live"]
         kind = self.chance.random()
         self.count += 1
+        if kind > 0.95:
+            body = {"query": "x", "filter": {"by": self.label}, "k": 50}
+            found = client.post(f"{self.daemon_.base}/pathway/search", json=body)
+            by = {hit["content"]["by"] for hit in found.json().get("hits", ())}
+            if not found.is_success or by - {self.label}:
+                self.wrong.append(found.text[:500])
+            return found.is_success
         content = {"by": self.label, "n": self.count, "pad": "x" * self.chance.randrange(300)}
         if kind < 0.4 or not live:
             name = f"{self.label}-{self.count}"
@@ -176,7 +183,7 @@ def test_twenty_kills_lose_nothing_acknowledged(tmp_path: Path) -> None:
         for number in range(ROUNDS):
             for writer in writers:
                 writer.start()
-            time.sleep(chance.uniform(0.05, 0.8))
+            time.sleep(chance.uniform(0.05, 0.6))
             daemon.kill()
             for writer in writers:
                 writer.join()

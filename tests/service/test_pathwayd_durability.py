@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from services.pathwayd.core.records import Retire, Write, encode_change
+from services.pathwayd.store.settling import write_checkpoint
 from shared.config import Config
 from shared.journal import Journal
 from tests.support.pathwayd import Switch, World, config_of, embedd_running, pathwayd, until
@@ -74,8 +75,14 @@ async def test_the_same_answers_after_a_restart(tmp_path: Path, keys: Mapping[st
     async with embedd_running(config) as switch:
         async with pathwayd(config, switch) as w:
             await fill(w)
+            # Filters leave their fields in the checkpoint that comes after them.
+            before = await story(w)
+            await w.post(f"{TRACES}/t29/retire", {})
+            last = (await w.get("/pathway/stats"))["log"]["last_seq"]
+            for n in range(12 if keys else 0):
+                await w.put(f"{TRACES}/t28", {"content": {"task": f"story number {n}"}})
             if keys:
-                await until_checkpoint(w, 20)
+                await until_checkpoint(w, last)
             before = await story(w)
         async with quiet(switch, config) as w:
             assert await story(w) == before
@@ -107,6 +114,26 @@ async def until_checked(w: World) -> dict[str, Any]:
     return await w.get("/pathway/stats")
 
 
+async def test_a_checkpoint_that_fails_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.pathwayd.store.ledger.RETRY_S", 0.01)
+    failures = iter([RuntimeError("odd"), OSError(28, "no space")])
+
+    def refuse(*given: Any) -> None:
+        if (error := next(failures, None)) is not None:
+            raise error
+        write_checkpoint(*given)
+
+    monkeypatch.setattr("services.pathwayd.store.settling.write_checkpoint", refuse)
+    config = config_of(tmp_path, checkpoint_records=10)
+    async with embedd_running(config) as switch, pathwayd(config, switch) as w:
+        await fill(w, 12)
+        await until_checkpoint(w, 12)
+        assert next(failures, None) is None
+        assert len(await w.ids("story", k=50)) > 5
+
+
 async def test_a_damaged_checkpoint_costs_nothing(tmp_path: Path) -> None:
     config = config_of(tmp_path, checkpoint_records=10)
     async with embedd_running(config) as switch:
@@ -134,6 +161,19 @@ async def test_a_checkpoint_of_another_form_is_passed_over(tmp_path: Path) -> No
         async with pathwayd(config, switch) as w:
             assert await story_of(w) == before
             assert "checkpoint" in (await w.get("/pathway/stats"))["problems"][0]
+
+
+async def test_a_changed_setting_makes_the_words_anew(tmp_path: Path) -> None:
+    async with embedd_running(config_of(tmp_path)) as switch:
+        async with pathwayd(config_of(tmp_path, checkpoint_records=10), switch) as w:
+            for n in range(12):
+                await w.add({"task": "x" * 60 + f" behind {n}"}, id=f"t{n}")
+            await until_checkpoint(w, 12)
+        config = config_of(tmp_path, checkpoint_records=10, max_text_chars=64)
+        async with pathwayd(config, switch) as w:
+            assert await w.ids("behind", mode="lexical") == []
+            await w.put(f"{TRACES}/t3", {"content": "short and behind"})
+            assert await w.ids("behind", mode="lexical") == ["t3"]
 
 
 async def story_of(w: World) -> Any:

@@ -186,6 +186,17 @@ async def test_a_memory_is_changed_and_its_history_told(w: World) -> None:
     await w.get(f"{MEMORIES}/none/history", 404)
 
 
+async def test_a_memory_is_changed_only_as_one(w: World) -> None:
+    one = await remember(w, "has a form")
+    for call, path in ((w.put, ""), (w.post, "/revise")):
+        refused = await call(f"/pathway/traces/{one}{path}", {"content": {}}, 409)
+        assert f"PUT /mem0/memories/{one}" in refused["error"]["message"]
+    assert (await w.get(f"/pathway/traces/{one}"))["surface"] == "mem0"
+    assert one in await w.ids("form", filter={"surface": "mem0"})
+    await w.post(f"/pathway/traces/{one}/retire", {})
+    await w.get(f"{MEMORIES}/{one}", 404)
+
+
 async def test_two_changes_at_once_lose_neither(w: World) -> None:
     one = await remember(w, "first", metadata={"k": 1})
     url = f"{MEMORIES}/{one}"
@@ -223,6 +234,14 @@ async def test_all_of_somebodys_memories_go_together(w: World) -> None:
     gone = await w.client.delete(f"{MEMORIES}?user_id=alice")
     assert gone.json() == {"message": "All relevant memories deleted"}
     assert (await w.get(f"{MEMORIES}?user_id=alice"))["results"] == []
+    # One record of the log retired all of them; a list still pages through each once.
+    path, seen = "/pathway/traces?status=retired&limit=2", []
+    while path:
+        page = await w.get(path)
+        seen += [trace["content"]["memory"] for trace in page["traces"]]
+        cursor = page["cursor"]
+        path = f"/pathway/traces?status=retired&limit=2&cursor={cursor}" if cursor else ""
+    assert sorted(seen) == ["note 0", "note 1", "note 2"]
     assert len((await w.get(f"{MEMORIES}?user_id=bob"))["results"]) == 1
     assert (await w.post("/mem0/reset", None))["message"] == "All memories reset"
     assert (await w.get(f"{MEMORIES}?user_id=bob"))["results"] == []

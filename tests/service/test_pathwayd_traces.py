@@ -28,7 +28,10 @@ async def test_is_alive_and_ready(w: World) -> None:
     assert (await w.get("/ready"))["checks"] == {"traces": "ok", "journal": "ok", "embedd": "ok"}
     w.embedd.down = True
     assert "embedd" in (await w.get("/ready", 503))["error"]["message"]
-    assert "lakehouse_pathwayd_searches_total" in (await w.client.get("/metrics")).text
+    await w.add({"n": 1})
+    figures = (await w.client.get("/metrics")).text
+    assert 'lakehouse_pathwayd_traces{status="live"} 1.0' in figures
+    assert "lakehouse_pathwayd_writes_total 1.0" in figures
 
 
 async def test_a_trace_is_added_and_comes_back_as_it_was(w: World) -> None:
@@ -281,3 +284,4 @@ async def test_unknown_things_are_404(w: World) -> None:
     for path in (f"{TRACES}/none", f"{TRACES}/%00", f"{TRACES}/{'x' * 500}"):
         assert "POST /pathway/search" in (await w.get(path, 404))["error"]["message"]
     await w.post(f"{TRACES}/none/revise", {"content": 1}, 404)
+    assert "no route" in (await w.post(f"{TRACES}/", {"content": 1}, 404))["error"]["message"]

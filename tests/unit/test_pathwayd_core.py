@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -179,13 +178,22 @@ def test_applying_a_record_twice_changes_nothing() -> None:
             state.retire(seq, change) if isinstance(change, Retire) else state.write(seq, change)
 
     play()
-    before = dict(state.traces), list(state.order), dict(state.by_digest), dict(state.counts)
+    before = dict(state.traces), list(state.order), dict(state.counts)
     play()
-    after = dict(state.traces), list(state.order), dict(state.by_digest), dict(state.counts)
-    assert after == before
+    assert (dict(state.traces), list(state.order), dict(state.counts)) == before
     assert state.counts == {"live": 0, "superseded": 1, "retired": 1}
     assert state.traces["a"].seqs == (1, 2)
-    assert state.by_digest == {}
+    assert state.find_content(digest_of({"n": 1})) is None
+
+
+def test_a_content_is_found_while_any_trace_has_it() -> None:
+    state, digest = State(1), digest_of({"n": 1})
+    for seq, name in enumerate("abc", start=1):
+        state.write(seq, make_write(name))
+    for seq, (gone, left) in enumerate([("a", "b"), ("c", "b"), ("b", None)], start=4):
+        state.retire(seq, Retire((gone,), 1))
+        found = state.find_content(digest)
+        assert (found.id if found else None) == left
 
 
 def test_keys_are_forgotten_oldest_first() -> None:
@@ -200,7 +208,7 @@ def test_walking_back_ends_whatever_the_data() -> None:
     for seq, (name, before) in enumerate([("a", None), ("b", "a"), ("c", "b")], start=1):
         state.write(seq, make_write(name, supersedes=before))
     assert walk_back("c", state.get) == (["c", "b", "a"], None)
-    looped: Trace = replace(state.traces["a"], supersedes="c")
+    looped: Trace = state.traces["a"]._replace(supersedes="c")
     state.traces["a"] = looped
     assert walk_back("b", state.get) == (["b", "a", "c"], "b")
     del state.traces["a"]

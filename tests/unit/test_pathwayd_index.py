@@ -11,6 +11,7 @@ import orjson
 import pytest
 
 from services.pathwayd.core.content import digest_of
+from services.pathwayd.core.filters import parse_filter
 from services.pathwayd.core.records import Retire, Vector, Vectors, Write
 from services.pathwayd.core.scoring import damp, score_count, weigh_word
 from services.pathwayd.store import settling
@@ -190,7 +191,8 @@ def settle(memory: Memory) -> list[bytes]:
     taken = settling.begin(memory)
     frozen = taken.merge()
     memory.index.postings.replace(frozen, taken.parts)
-    return list(write_memory(taken.books, settling.pack_taken(taken, frozen)))
+    packed = settling.pack_taken(taken, frozen)
+    return list(write_memory(taken.books, packed, taken.text_chars))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -228,6 +230,21 @@ def test_a_memory_is_the_same_however_it_came_about(seed: int) -> None:
         assert look(early) == expected
 
 
+def test_a_checkpoint_knows_which_fields_were_filtered_on() -> None:
+    memory = Memory(10, 1000)
+    memory.load(enumerate(make_changes(2), start=1))
+    given = parse_filter({"v": {"gt": 1}, "tags": {"contains": "t2"}, "or": [{"v": 2}, {"no": 1}]})
+    ask = Ask("oak", None, None, 50, given, 0.7)
+    before = search_view(memory.index.view(), ask)
+    again = read_memory(settle(memory), 10, 1000)
+    assert {field.name for field in again.fields} == {"v", "tags", "no"}
+    again.index.columns.warm(again.fields)
+    assert set(again.index.columns.fields) == set(again.fields)
+    found = search_view(again.index.view(), ask)
+    assert [f.trace.id for f in found.found] == [f.trace.id for f in before.found]
+    assert (found.matched, bool(found.found)) == (before.matched, True)
+
+
 def test_a_short_checkpoint_is_refused() -> None:
     memory = Memory(10, 1000)
     memory.load(enumerate(make_changes(1), start=1))
@@ -235,6 +252,8 @@ def test_a_short_checkpoint_is_refused() -> None:
     for cut in (10, 200, len(data) // 2, len(data) - 1):
         with pytest.raises((ValueError, KeyError, IndexError)):
             read_memory([data[:cut]], 10, 1000)
+    with pytest.raises(ValueError, match="setting"):
+        read_memory([data], 10, 999)
     pieces = [data[n : n + 7] for n in range(0, len(data), 7)]
     assert look(read_memory(pieces, 10, 1000)) == look(memory)
 

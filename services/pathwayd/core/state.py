@@ -7,7 +7,6 @@ the record that it says it covers.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
 
 from services.pathwayd.core.records import Key, Retire, Write
 from services.pathwayd.core.traces import Trace
@@ -24,8 +23,8 @@ class State:
         self.traces: dict[str, Trace] = {}
         # Ids by their last change, oldest first.
         self.order: OrderedDict[str, None] = OrderedDict()
-        # Live traces by the digest of their content.
-        self.by_digest: dict[bytes, str] = {}
+        # Live traces by the digest of their content; few have one that others have too.
+        self._by_digest: dict[bytes, str | dict[str, None]] = {}
         self.keys: OrderedDict[str, tuple[str, str]] = OrderedDict()
         self.counts = {"live": 0, "superseded": 0, "retired": 0}
         # Records that spoke of traces that no record made.
@@ -71,7 +70,7 @@ class State:
                 self.orphans += 1
             elif before.superseded_by is None:
                 # Its own seq stays: what made it so is a record of the other trace.
-                changed.append(replace(before, superseded_by=change.id))
+                changed.append(before._replace(superseded_by=change.id))
                 self.put(changed[-1])
         return changed
 
@@ -83,7 +82,7 @@ class State:
             if known is None:
                 self.orphans += 1
             elif known.retired is None and seq > known.seq:
-                trace = replace(known, retired=change.at, reason=change.reason, seq=seq)
+                trace = known._replace(retired=change.at, reason=change.reason, seq=seq)
                 self.put(trace)
                 changed.append(trace)
         return changed
@@ -93,15 +92,34 @@ class State:
         before = self.traces.get(trace.id)
         if before is not None:
             self.counts[before.status] -= 1
-            if self.by_digest.get(before.digest) == trace.id:
-                del self.by_digest[before.digest]
+            self._forget_content(before)
         self.traces[trace.id] = trace
-        if before is None or before.seq != trace.seq:
+        if before is None:
             self.order[trace.id] = None
+        elif before.seq != trace.seq:
             self.order.move_to_end(trace.id)
-        self.counts[trace.status] += 1
-        if trace.status == "live":
-            self.by_digest.setdefault(trace.digest, trace.id)
+        status = trace.status
+        self.counts[status] += 1
+        if status == "live":
+            same = self._by_digest.setdefault(trace.digest, trace.id)
+            if isinstance(same, dict):
+                same[trace.id] = None
+            elif same != trace.id:
+                self._by_digest[trace.digest] = {same: None, trace.id: None}
+
+    def find_content(self, digest: bytes) -> Trace | None:
+        """The oldest live trace with a content."""
+        same = self._by_digest.get(digest)
+        if same is None:
+            return None
+        return self.traces[same if isinstance(same, str) else next(iter(same))]
+
+    def _forget_content(self, trace: Trace) -> None:
+        same = self._by_digest.get(trace.digest)
+        if isinstance(same, dict):
+            same.pop(trace.id, None)
+        if same in (trace.id, {}):
+            del self._by_digest[trace.digest]
 
     def remember(self, key: Key, trace_id: str) -> None:
         """Keeps what a key was used for."""

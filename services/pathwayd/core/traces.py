@@ -7,9 +7,8 @@ reads it undisturbed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from shared.errors import Conflict, Invalid, NotFound, PreconditionFailed
 
@@ -17,8 +16,7 @@ Surface = Literal["pathway", "mem0"]
 Status = Literal["live", "superseded", "retired"]
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(NamedTuple):
     """One trace as it is now. Times are microseconds since 1970.
 
     `seqs` are the log's records of its versions, oldest first; 0 where one is lost. `seq` is
@@ -68,12 +66,18 @@ def find_trace(lookup: Lookup, trace_id: str) -> Trace:
     return trace
 
 
-def check_changeable(trace: Trace, verb: str) -> None:
-    """Passes when a trace may be updated or revised.
+def check_changeable(trace: Trace, verb: str, surface: Surface) -> None:
+    """Passes when a trace may be updated or revised through a surface.
 
     Raises:
-        Conflict: it is retired, or another trace took its place.
+        Conflict: it is retired, another trace took its place, or it is of the other surface,
+            whose contents have a form.
     """
+    if trace.surface != surface:
+        raise Conflict(
+            f"{trace.id} is a memory; PUT /mem0/memories/{trace.id} changes it.",
+            details={"id": trace.id, "surface": trace.surface},
+        )
     if trace.retired is not None:
         raise Conflict(
             f"Trace {trace.id} is retired and cannot be {verb}. Add a new trace instead.",

@@ -1,8 +1,8 @@
 """A memory as bytes, so that a start need not read the whole log.
 
-A JSON line with counts and sizes, a JSON line a trace, a line an Idempotency-Key, then the
-contents, the words and the arrays, one behind the other. The journal guards the file with a
-checksum; the log itself is never cut, so a checkpoint only saves time.
+A JSON line with counts and sizes, the contents, a JSON line a trace, a line an
+Idempotency-Key, then the words and the arrays, one behind the other. The journal guards the
+file with a checksum; the log itself is never cut, so a checkpoint only saves time.
 """
 
 from __future__ import annotations
@@ -45,15 +45,16 @@ def take_books(memory: Memory) -> Books:
     )
 
 
-def write_memory(books: Books, packed: Packed) -> Iterator[bytes]:
+def write_memory(books: Books, packed: Packed, text_chars: int) -> Iterator[bytes]:
     """The checkpoint's bytes, piece by piece."""
     row_of = {trace.id: row for row, trace in enumerate(packed.entries)}
     words = "\n".join(packed.vocabulary).encode("utf-8")
     frozen = packed.frozen
     header = {
         "form": FORM,
+        "text_chars": text_chars,
         "model": books.model,
-        "fields": books.fields,
+        "fields": [list(field) for field in books.fields],
         "traces": len(books.traces),
         "keys": len(books.keys),
         "rows": len(packed.entries),
@@ -69,10 +70,10 @@ def write_memory(books: Books, packed: Packed) -> Iterator[bytes]:
         ],
     }
     yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
-    yield from _lines(_plain(trace, row_of.get(trace.id, -1)) for trace in books.traces)
-    yield from _lines(books.keys)
     for start in range(0, len(books.traces), _LINES):
         yield b"".join(trace.content for trace in books.traces[start : start + _LINES])
+    yield from _lines(_plain(trace, row_of.get(trace.id, -1)) for trace in books.traces)
+    yield from _lines(books.keys)
     yield words
     yield packed.holding.tobytes()
     yield packed.lengths.tobytes()
@@ -92,16 +93,15 @@ def read_memory(chunks: Iterable[bytes], keys_kept: int, text_chars: int) -> Mem
     """
     source = _Source(chunks)
     header: dict[str, Any] = orjson.loads(source.line())
-    if header["form"] != FORM:
-        raise ValueError("a checkpoint of another form")
+    if header["form"] != FORM or header["text_chars"] != text_chars:
+        raise ValueError("a checkpoint of another form or setting")
     memory = Memory(keys_kept, text_chars)
     memory.model = header["model"]
-    plain = [orjson.loads(source.line()) for _ in range(header["traces"])]
-    keys = [orjson.loads(source.line()) for _ in range(header["keys"])]
     contents = memoryview(source.take(header["contents_bytes"]))
     entries: list[Any] = [None] * header["rows"]
     at = 0
-    for fields in plain:
+    for _ in range(header["traces"]):
+        fields = orjson.loads(source.line())
         row, size = fields[-2:]
         trace = _trace(fields, bytes(contents[at : at + size]))
         at += size
@@ -110,7 +110,8 @@ def read_memory(chunks: Iterable[bytes], keys_kept: int, text_chars: int) -> Mem
             entries[row] = trace
     if None in entries:
         raise ValueError("a checkpoint with rows that no trace has")
-    for name, digest, of in keys:
+    for _ in range(header["keys"]):
+        name, digest, of = orjson.loads(source.line())
         memory.state.keys[name] = (digest, of)
     memory.index = Index.restore(_read_packed(source, header, entries), text_chars)
     memory.fields = [Field(scope, name) for scope, name in header["fields"]]
@@ -165,22 +166,25 @@ def _plain(trace: Trace, row: int) -> list[Any]:
 
 
 def _trace(fields: list[Any], content: bytes) -> Trace:
+    name, surface, version, digest, tags, *rest = fields[:-2]
+    text, created, updated, supersedes, superseded_by, retired, reason, seqs, seq = rest
+    # By position: there may be a million of them.
     return Trace(
-        id=fields[0],
-        surface=fields[1],
-        version=fields[2],
-        content=content,
-        digest=bytes.fromhex(fields[3]),
-        tags=tuple(fields[4]),
-        text=fields[5],
-        created=fields[6],
-        updated=fields[7],
-        supersedes=fields[8],
-        superseded_by=fields[9],
-        retired=fields[10],
-        reason=fields[11],
-        seqs=tuple(fields[12]),
-        seq=fields[13],
+        name,
+        surface,
+        version,
+        content,
+        bytes.fromhex(digest),
+        tuple(tags),
+        text,
+        created,
+        updated,
+        supersedes,
+        superseded_by,
+        retired,
+        reason,
+        tuple(seqs),
+        seq,
     )
 
 

@@ -22,6 +22,7 @@ from services.pathwayd.store.planes import Block, Floats, Mask, Space, SpaceView
 from services.pathwayd.store.postings import Frozen, Postings, PostingsView, renumber
 
 DEAD, LIVE, SUPERSEDED = 0, 1, 2
+_MARKS = {"live": LIVE, "superseded": SUPERSEDED, "retired": DEAD}
 # So many dead rows at least, and a quarter of all, before an index is made anew.
 CROWDED_ROWS = 5000
 
@@ -215,7 +216,7 @@ class Index:
 
 def mark_of(trace: Trace) -> int:
     """How a trace's row is marked."""
-    return {"live": LIVE, "superseded": SUPERSEDED, "retired": DEAD}[trace.status]
+    return _MARKS[trace.status]
 
 
 def pack(snapshot: Snapshot, frozen: Frozen) -> Packed:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import os
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from services.pathwayd.core.records import Change, Write, decode_change, encode_change
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.store.figures import Figures
+from services.pathwayd.store.rooms import load_room
 from shared.config import PathwaydSection
 from shared.errors import Internal, LakehouseError, Unavailable
 from shared.journal import Journal, Report
@@ -34,7 +34,7 @@ logger = logging.getLogger("lakehouse.pathwayd")
 
 # How often it is looked whether something is due, and the wait after a failure. Seconds.
 _LOOK_S = 0.5
-_RETRY_S = 10.0
+RETRY_S = 10.0
 # Records since the last checkpoint for which one more is written at a stop.
 _LAST_RECORDS = 1000
 # Between slices of the background check of the log. Seconds.
@@ -102,7 +102,7 @@ class Ledger:
         began = time.monotonic()
         try:
             if self._journal.last_seq or self._journal.recovery.damaged:
-                loading = await _load_heavy("loading")
+                loading = await load_room("loading")
                 loaded: Loaded = await self._disk.run(
                     loading.load_memory, self._journal, self.section
                 )
@@ -131,6 +131,7 @@ class Ledger:
 
     def _take(self, loaded: Loaded) -> None:
         self.memory = loaded.memory
+        self._count()
         self._report = loaded.report
         self._unknown = loaded.unknown
         self._checkpoint_seq = loaded.checkpoint_seq
@@ -245,7 +246,7 @@ class Ledger:
         if self._stopping:
             raise Unavailable("The daemon is stopping. Try again shortly.")
         if self.memory is None:
-            module = await _load_heavy("memory")
+            module = await load_room("memory")
             # Another caller may have been as quick.
             self.memory = self.memory or module.Memory(
                 self.section.idempotency_keys, self.section.max_text_chars
@@ -267,6 +268,12 @@ class Ledger:
             self._applied += 1
             self._ahead.discard(self._applied)
         self.figures.writes.inc(len(changes))
+        self._count()
+
+    def _count(self) -> None:
+        if self.memory is not None:
+            for status, count in self.memory.state.counts.items():
+                self.figures.traces.labels(status).set(count)
 
     # --- the past
 
@@ -295,11 +302,15 @@ class Ledger:
                 except (LakehouseError, OSError) as error:
                     reason = getattr(error, "message", "the disk fails")
                     logger.warning("The checkpoint is put off: %s", reason)
-                    await asyncio.sleep(_RETRY_S)
+                    await asyncio.sleep(RETRY_S)
+                except Exception:
+                    # The log has everything; a start without a checkpoint only takes longer.
+                    logger.exception("The checkpoint could not be made")
+                    await asyncio.sleep(RETRY_S)
 
     async def _settle(self, *, checkpoint: bool) -> None:
         """Takes up new words; writes a checkpoint; makes the index anew when it is crowded."""
-        memory, settling = self.memory, await _load_heavy("settling")
+        memory, settling = self.memory, await load_room("settling")
         assert memory is not None
         seq = self._applied
         taken = settling.begin(memory)
@@ -320,7 +331,7 @@ class Ledger:
     async def _check(self) -> None:
         """Reads all of the log once, slowly, to know of damage in its older parts."""
         report = Report()
-        loading = await _load_heavy("loading")
+        loading = await load_room("loading")
         records = loading.count_unknown(self._journal, report)
         unknown = 0
         while (found := await self._disk.run(loading.read_slice, records, _SLICE)) is not None:
@@ -339,8 +350,3 @@ def _read_write(journal: Journal, seq: int) -> Write | None:
             return change if isinstance(change, Write) else None
         return None
     return None
-
-
-async def _load_heavy(module: str):
-    """A module of this room that brings numpy with it, on first use."""
-    return await asyncio.to_thread(importlib.import_module, f"services.pathwayd.store.{module}")

@@ -106,7 +106,7 @@ class Memories:
         for found in answer.found:
             more: dict[str, Any] = {"score": found.score}
             if body.explain:
-                details = self._reading.explain_hit(found, answer)
+                details = await self._reading.explain_hit(found, answer)
                 more["score_details"] = details.model_dump()
             results.append(show_memory(found.trace).model_copy(update=more))
         return wire.Memories(results=results, semantic=semantic.status)
@@ -126,7 +126,7 @@ class Memories:
         update = TraceUpdate(
             content=content, text=content["memory"], expected_version=trace.version
         )
-        await self._service.update(memory_id, update, None, key, told=body)
+        await self._service.update(memory_id, update, None, key, body, "mem0")
         return wire.Said(message="Memory updated successfully!")
 
     async def history(self, memory_id: str) -> Sequence[wire.MemoryHistory]:

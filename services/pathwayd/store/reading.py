@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,6 +12,7 @@ from services.pathwayd.core.traces import Trace, find_trace, format_time, walk_b
 from services.pathwayd.store.answers import load_content, show_trace
 from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
+from services.pathwayd.store.rooms import load_room
 from shared.errors import Invalid, LakehouseError, NotFound, TooLarge
 from shared.wire import pathwayd as wire
 
@@ -197,7 +196,7 @@ class Reading:
         answer, semantic = await self.run(query)
         wanted = body.mode if body.query is not None or body.vector is not None else "filter"
         weight = self._ledger.section.semantic_weight
-        explain = importlib.import_module("services.pathwayd.store.explaining")
+        explain = await load_room("explaining")
         hits = [
             explain.show_hit(found, rank, answer, weight, full=body.explain, index=self._index())
             for rank, found in enumerate(answer.found, start=1)
@@ -222,7 +221,7 @@ class Reading:
         """
         self._check(query)
         memory = self._ledger.opened()
-        search = await asyncio.to_thread(importlib.import_module, "services.pathwayd.store.search")
+        search = await load_room("search")
         vector, model, semantic = await self._find_vector(query)
         self._ledger.figures.searches.inc()
         if memory is None:
@@ -257,9 +256,7 @@ class Reading:
     async def _find_vector(self, query: Query) -> tuple[Any, str | None, wire.SemanticState]:
         if query.mode == "lexical" or (query.text is None and query.vector is None):
             return None, None, _WITHOUT
-        vectors = await asyncio.to_thread(
-            importlib.import_module, "services.pathwayd.store.vectors"
-        )
+        vectors = await load_room("vectors")
         given = query.vector
         try:
             if given is not None:
@@ -294,9 +291,9 @@ class Reading:
             ),
         )
 
-    def explain_hit(self, found: Found, answer: Answer) -> wire.Explanation:
+    async def explain_hit(self, found: Found, answer: Answer) -> wire.Explanation:
         """How the score of a hit came about."""
-        explain = importlib.import_module("services.pathwayd.store.explaining")
+        explain = await load_room("explaining")
         weight = self._ledger.section.semantic_weight
         return explain.explain_hit(found, answer, weight, self._index())
 
@@ -309,8 +306,6 @@ class Reading:
             return wire.PathwayStats(status="loading", vectors=_WITHOUT)
         memory = ledger.memory
         counts = memory.state.counts if memory else {}
-        for status, count in counts.items():
-            ledger.figures.traces.labels(status).set(count)
         problems = [*ledger.problems, *([ledger.failure] if ledger.failure else [])]
         if memory is not None and memory.state.orphans:
             problems.append(f"{memory.state.orphans} records speak of traces that are lost")

@@ -8,7 +8,6 @@ who goes away does not stop a change that has begun.
 from __future__ import annotations
 
 import asyncio
-import importlib
 import uuid
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from services.pathwayd.core.traces import (
 from services.pathwayd.store.claims import Claims
 from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
+from services.pathwayd.store.rooms import load_room
 from shared.errors import Conflict, Invalid, TooLarge
 from shared.wire.pathwayd import (
     TraceAdd,
@@ -103,6 +103,7 @@ class Service:
         if_match: str | None,
         key: str | None,
         told: BaseModel | None = None,
+        surface: Surface = "pathway",
     ) -> Done:
         """Writes the next version of a trace in place.
 
@@ -112,7 +113,9 @@ class Service:
             NotFound, Conflict, PreconditionFailed: as the checks in `core.traces`.
         """
         draft = await self._draft(body, make_key(key, f"update {trace_id}", told or body))
-        changed = self._unbroken(self._update(trace_id, draft, body.expected_version, if_match))
+        changed = self._unbroken(
+            self._update(trace_id, draft, body.expected_version, if_match, surface)
+        )
         return (await self._with_vectors([await changed]))[0]
 
     async def revise(
@@ -154,8 +157,7 @@ class Service:
                     if same is not None:
                         results.append(same)
                         continue
-                    found = state.by_digest.get(draft.digest) if state else None
-                    known = state.traces[found] if state and found else None
+                    known = state.find_content(draft.digest) if state else None
                 if known is None and draft.id is not None:
                     taken = self.ledger.get(draft.id)
                     if taken is not None and taken.version == 1 and is_same(taken, draft):
@@ -183,14 +185,19 @@ class Service:
         return self._done(find_trace(self.ledger.get, one), duplicate=repeat)
 
     async def _update(
-        self, trace_id: str, draft: Draft, expected: int | None, if_match: str | None
+        self,
+        trace_id: str,
+        draft: Draft,
+        expected: int | None,
+        if_match: str | None,
+        surface: Surface,
     ) -> Done:
         async with self._claims.hold([*draft.claims, f"id {trace_id}"]):
             known = self._find_done(draft.key)
             if known is not None:
                 return self._done(known, duplicate=True)
             before = find_trace(self.ledger.get, trace_id)
-            check_changeable(before, "updated")
+            check_changeable(before, "updated", surface)
             check_version(before, expected, if_match)
             write = to_write(draft, trace_id, self.ledger.now_us(), before.surface, before)
             await self._commit([write])
@@ -206,7 +213,7 @@ class Service:
             before = find_trace(self.ledger.get, trace_id)
             if draft.id is not None:
                 check_new_id(draft.id, before, self.ledger.get)
-            check_changeable(before, "revised")
+            check_changeable(before, "revised", "pathway")
             check_version(before, expected, if_match)
             name = draft.id or str(uuid.uuid4())
             tags = before.tags if draft.tags is None else draft.tags
@@ -250,10 +257,7 @@ class Service:
     async def _read_vector(self, body: WithVector) -> Vector | None:
         if body.vector is None:
             return None
-        # numpy comes with it, on first use.
-        vectors = await asyncio.to_thread(
-            importlib.import_module, "services.pathwayd.store.vectors"
-        )
+        vectors = await load_room("vectors")
         vector = vectors.read_vector(body.vector)
         model = await self.embedder.find_model()
         check_model(body.vector_model, model)

@@ -25,12 +25,13 @@ class Taken(NamedTuple):
     parts: int
     snapshot: Snapshot
     books: Books
+    text_chars: int
 
 
 def begin(memory: Memory) -> Taken:
     """Takes everything at once; to be called by whoever changes the memory."""
     index = memory.index
-    return Taken(*index.postings.seal(), index.snapshot(), take_books(memory))
+    return Taken(*index.postings.seal(), index.snapshot(), take_books(memory), index.text_chars)
 
 
 def pack_taken(taken: Taken, frozen: Frozen) -> Packed:
@@ -44,7 +45,7 @@ def write_checkpoint(journal: Journal, seq: int, taken: Taken, packed: Packed) -
     Raises:
         InsufficientStorage: there is no room; the log goes on.
     """
-    journal.write_checkpoint(seq, write_memory(taken.books, packed))
+    journal.write_checkpoint(seq, write_memory(taken.books, packed, taken.text_chars))
 
 
 def make_index(memory: Memory, packed: Packed) -> Index:
