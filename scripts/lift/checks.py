@@ -189,13 +189,12 @@ def _check_counts(outcomes: Sequence[Outcome]) -> list[Check]:
 
 
 def _check_drift(arms: Mapping[str, Comparison]) -> list[Check]:
-    last, fresh = arms.get("drift after 3"), arms.get("drift fresh")
-    if last is None or fresh is None or fresh.after <= 0:
+    last, before = arms.get("drift after 3"), arms.get("drift before")
+    if last is None or before is None or before.after <= 0:
         return []
-    note = f"nDCG@10 {last.after:.3f} of {fresh.after:.3f}"
-    return [
-        _at_least("drift: back after three judged runs", last.after / fresh.after, RELEARNT, note)
-    ]
+    note = f"nDCG@10 {last.after:.3f} of {before.after:.3f}"
+    share = last.after / before.after
+    return [_at_least("drift: back after three judged runs", share, RELEARNT, note)]
 
 
 def _at_least(name: str, value: float, wanted: float, note: str = "") -> Check:

@@ -97,7 +97,7 @@ def make_outcome(lift: float = 0.3, harm: float = 0.0) -> Outcome:
         "poison 0.2 unseen": 0.0,
         "poison 0.4 at 2": 0.0,
         "drift after 3": 0.3,
-        "drift fresh": 0.3,
+        "drift before": 0.3,
     }.items():
         outcome.pairs[arm] = [Pair(topic, 0.4, 0.4 + delta) for topic in topics]
         outcome.scores[arm] = [Scores(0.4 + delta, 0.4, 0.4, 0.4) for _ in topics]

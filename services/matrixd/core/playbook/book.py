@@ -32,7 +32,7 @@ from services.matrixd.core.playbook.views import (
 )
 
 # Part of the recorded queries that lie farther from every document than `usual`.
-UNUSUAL = 0.1
+UNUSUAL = 0.05
 # Notes of the same query as another, when its need is left out.
 TWIN = 0.9
 # A recorded query is never off the domain of the others.

@@ -71,6 +71,7 @@ def group_notes(
 def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]) -> Need:
     """The need of a group of notes."""
     order = sorted(group, key=lambda at: (notes[at].episode.seq, notes[at].episode.id))
+    overruled = _find_overruled(order, notes)
     praise: dict[Ref, float] = {}
     blame: dict[Ref, float] = {}
     logits: dict[Ref, float] = {}
@@ -79,19 +80,37 @@ def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence
         # A careful source's later word outdates earlier ones; a careless one's hardly does.
         kept = 1 - (1 - OUTDATED) * trust.clarity**4
         for ref, (vote, logit) in notes[at].votes.items():
+            logits[ref] = max(logit, logits.get(ref, logit))
+            if (at, ref) in overruled:
+                praise.setdefault(ref, 0.0)
+                continue
             if vote > 0:
                 praise[ref] = praise.get(ref, 0.0) + trust.positive
                 blame[ref] = blame.get(ref, 0.0) * kept
             else:
                 blame[ref] = blame.get(ref, 0.0) + trust.negative
                 praise[ref] = praise.get(ref, 0.0) * kept
-            logits[ref] = max(logit, logits.get(ref, logit))
-    evidence = {ref: min(max(praise[ref] - blame[ref], -MOST), MOST) for ref in sorted(praise)}
+    evidence = {
+        ref: min(max(praise[ref] - blame.get(ref, 0.0), -MOST), MOST) for ref in sorted(praise)
+    }
     believed = to_logit(0.3)
     positives = tuple(
         ref for ref, odds in evidence.items() if odds > 0 and odds + logits[ref] >= believed
     )
     return Need(tuple(order), evidence, positives)
+
+
+def _find_overruled(order: Sequence[int], notes: Sequence[Note]) -> set[tuple[int, Ref]]:
+    """Votes that their own source took back when it was asked the very same again."""
+    latest: dict[tuple[str, str], dict[Ref, int]] = {}
+    overruled: set[tuple[int, Ref]] = set()
+    for at in reversed(order):
+        episode = notes[at].episode
+        newer = latest.setdefault((episode.source, " ".join(episode.query.split()).lower()), {})
+        for ref, (vote, _) in notes[at].votes.items():
+            if newer.setdefault(ref, vote) != vote:
+                overruled.add((at, ref))
+    return overruled
 
 
 def _components(
