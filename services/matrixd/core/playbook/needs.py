@@ -28,6 +28,8 @@ COMMON = 0.5
 MOST = 6.0
 # What is left of a vote that a later one of a source that never errs contradicts.
 OUTDATED = 0.3
+# From this clarity on, a source that takes its praise back is believed to have seen a change.
+CAREFUL = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def group_notes(
 def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]) -> Need:
     """The need of a group of notes."""
     order = sorted(group, key=lambda at: (notes[at].episode.seq, notes[at].episode.id))
-    overruled = _find_overruled(order, notes)
+    overruled = _find_overruled(order, notes, trusts)
     praise: dict[Ref, float] = {}
     blame: dict[Ref, float] = {}
     logits: dict[Ref, float] = {}
@@ -100,16 +102,33 @@ def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence
     return Need(tuple(order), evidence, positives)
 
 
-def _find_overruled(order: Sequence[int], notes: Sequence[Note]) -> set[tuple[int, Ref]]:
-    """Votes that their own source took back when it was asked the very same again."""
-    latest: dict[tuple[str, str], dict[Ref, int]] = {}
+def _find_overruled(
+    order: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]
+) -> set[tuple[int, Ref]]:
+    """Votes that their own source has taken back since.
+
+    Asked the very same again, a source's later word on a document stands. And where it takes
+    back all that an earlier episode praised and it has judged again, the need has changed: what
+    that episode blamed was blamed beside an answer that is none any more, so none of it counts.
+    """
+    said: dict[str, dict[Ref, int]] = {}
+    repeated: dict[tuple[str, str], dict[Ref, int]] = {}
     overruled: set[tuple[int, Ref]] = set()
     for at in reversed(order):
-        episode = notes[at].episode
-        newer = latest.setdefault((episode.source, " ".join(episode.query.split()).lower()), {})
-        for ref, (vote, _) in notes[at].votes.items():
-            if newer.setdefault(ref, vote) != vote:
-                overruled.add((at, ref))
+        episode, votes = notes[at].episode, notes[at].votes
+        later = said.setdefault(episode.source, {})
+        same = repeated.setdefault((episode.source, " ".join(episode.query.split()).lower()), {})
+        known = later if trusts[at].clarity >= CAREFUL else same
+        praised = {known[ref] for ref, (vote, _) in votes.items() if vote > 0 and ref in known}
+        if praised == {-1}:
+            overruled.update((at, ref) for ref in votes)
+            continue
+        overruled.update(
+            (at, ref) for ref, (vote, _) in votes.items() if same.get(ref, vote) != vote
+        )
+        for ref, (vote, _) in votes.items():
+            later.setdefault(ref, vote)
+            same.setdefault(ref, vote)
     return overruled
 
 
