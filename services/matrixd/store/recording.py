@@ -121,13 +121,12 @@ class Recorder:
                 )
         ranking = await self._searcher.ranking()
         core = await self._memory.core()
-        positives = [(one.corpus, one.id) for one in ratings if one.rating > 0]
         documents = await self._find_vectors(ranking, gathered, ratings)
         views: dict[str, Any] = {}
         for model, asked in gathered.asked.items():
             parts = to_parts(asked, ranking.Part)
             here = {part.corpus for part in parts}
-            views[model] = core.Episode(
+            episode = core.Episode(
                 id=name,
                 seq=0,
                 query=request.query,
@@ -140,8 +139,8 @@ class Recorder:
                 ),
                 source=request.source,
                 run_id=request.run_id or "",
-                documents={ref: documents[ref] for ref in positives if ref[0] in here},
             )
+            views[model] = episode.with_vectors(documents)
         entry = Entry(
             id=name,
             seq=0,

@@ -19,7 +19,7 @@ from services.matrixd.core.cold.candidates import Candidates, ColdList, Floats, 
 
 COSINE = 6.0
 LOG_RANK = -1.1
-LEXICAL = 1.7
+LEXICAL = 1.2
 CORPUS = 1.0
 INTERCEPT = -1.8
 

@@ -98,8 +98,8 @@ class Playbook:
         return Playbook(_State.of_notes(kept), {})
 
     def is_near(self, vector: Vector) -> bool:
-        """Whether any note is near enough to a query for `rerank` to look at it."""
-        return bool(self._index.nearest(np.asarray(vector, np.float32), 1)[0])
+        """Whether `rerank` could say anything at all: there are notes of that model."""
+        return self._index.fits(vector)
 
     def rerank(
         self,
@@ -131,7 +131,11 @@ class Playbook:
             return unchanged
         places = {ref: at for at, ref in enumerate(cold.refs)}
         clarity = _mean_clarity(near)
-        changes = mix_scores(cold.p0, places, considered.needs, probabilities, clarity)
+        evidence = {
+            number: considered.find_evidence(number)
+            for number in np.flatnonzero(probabilities).tolist()
+        }
+        changes = mix_scores(cold.p0, places, evidence, probabilities, clarity)
         if not changes:
             return unchanged
         order, scores = order_scores(cold.p0, changes)
@@ -322,6 +326,9 @@ def _explain(
                     vote = note.votes[refs[at]][0]
                     worth = trust.positive if vote > 0 else -trust.negative
                     worths.append((note.episode.id, worth))
+            if not worths:
+                # Nobody rated it: it is like what all of them rated.
+                worths = [(near.notes[member].episode.id, 1.0) for member in members]
             total = sum(worth for _, worth in worths)
             for identifier, worth in worths:
                 share = worth / total if total else 1 / len(worths)

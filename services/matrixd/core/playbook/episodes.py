@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.matrixd.core.cold import ColdList, Ref
+from services.matrixd.core.playbook.kindred import Kin, measure_kin
 
 Vector = NDArray[np.float32]
 
@@ -39,6 +40,8 @@ class Episode:
         source: who rated; its accuracy is estimated, never believed.
         run_id: the run it belongs to, if any.
         documents: unit vectors of the documents that were rated above 0.
+        kin: cosines of the rated documents (rows, as `rated`) with the cold list's (columns),
+            in parts of 32767; empty where vectors were not at hand.
     """
 
     id: str
@@ -50,6 +53,22 @@ class Episode:
     source: str
     run_id: str = ""
     documents: Mapping[Ref, Vector] = field(default_factory=dict[Ref, Vector])
+    kin: Kin = field(default_factory=lambda: np.zeros((0, 0), np.int16))
+
+    @property
+    def rated(self) -> tuple[Ref, ...]:
+        """The rated documents, each once, in the order of the ratings."""
+        return tuple(dict.fromkeys((each.corpus, each.id) for each in self.ratings))
+
+    def with_vectors(self, vectors: Mapping[Ref, Vector]) -> Self:
+        """With what the vectors of the candidates tell; the vectors themselves are not kept,
+        but for those of documents rated above 0."""
+        helped = sorted({(r.corpus, r.id) for r in self.ratings if r.rating > 0})
+        return replace(
+            self,
+            documents={ref: vectors[ref] for ref in helped if ref in vectors},
+            kin=measure_kin(self.cold.refs, self.rated, vectors),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """As a record that can be stored; `from_json` gives back the same, bit by bit."""
@@ -68,6 +87,7 @@ class Episode:
             "source": self.source,
             "run_id": self.run_id,
             "documents": [[*ref, _pack(vector)] for ref, vector in self.documents.items()],
+            "kin": base64.b64encode(self.kin.astype("<i2").tobytes()).decode("ascii"),
         }
 
     @classmethod
@@ -101,6 +121,10 @@ class Episode:
                     for corpus, identifier, packed in record["documents"]
                 },
             )
+            kin = np.frombuffer(base64.b64decode(record.get("kin", "")), "<i2").astype(np.int16)
+            if kin.size:
+                shape = (len(found.rated), len(found.cold.refs))
+                found = replace(found, kin=kin.reshape(shape))
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not an episode: {error!r}") from error
         lengths = {len(found.cold.refs), *map(len, (found.cold.p0, found.cold.cosine))}

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from services.matrixd.core.cold import Floats, Ref
-from services.matrixd.core.playbook.needs import Need
 
 # Power of a need's probability for evidence against a document, from a coin to a sure source.
 CAUTION = 2.0
@@ -22,20 +21,23 @@ CAUTION = 2.0
 def mix_scores(
     p0: Floats,
     places: Mapping[Ref, int],
-    needs: Sequence[Need],
+    evidence: Mapping[int, Mapping[Ref, float]],
     probabilities: Floats,
     clarity: float,
 ) -> list[tuple[int, Floats]]:
-    """What each active need adds to the scores: (number of the need, change per document)."""
+    """What each active need adds to the scores: (number of the need, change per document).
+
+    `evidence` and `probabilities` are by the number of the need; `places` of the documents.
+    """
     clipped = np.clip(p0, 1e-9, 1 - 1e-9)
     logit = np.log(clipped / (1 - clipped))
     power = 1 + CAUTION * clarity**2
     changes: list[tuple[int, Floats]] = []
-    for number, need in enumerate(needs):
+    for number, known in evidence.items():
         probability = float(probabilities[number])
         if probability <= 0.0:
             continue
-        rated = [(places[ref], odds) for ref, odds in need.evidence.items() if ref in places]
+        rated = [(places[ref], odds) for ref, odds in known.items() if ref in places]
         if not rated:
             continue
         at = np.array([place for place, _ in rated])

@@ -10,14 +10,15 @@ queries of three public collections; fitted on any two they do as well on the th
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from services.matrixd.core.cold import Floats
+from services.matrixd.core.cold import Floats, Ref
 from services.matrixd.core.playbook.needs import Need, group_notes, weigh_evidence
 from services.matrixd.core.playbook.notes import Note, Profile
+from services.matrixd.core.playbook.spreading import spread_evidence
 from services.matrixd.core.playbook.trust import Trust
 
 # Weights of: mean cosine to the need's queries; that less the mean among themselves; cosine to
@@ -56,8 +57,14 @@ class Considered:
     """The needs near a query with their logits, before strictness."""
 
     needs: tuple[Need, ...]
+    notes: Sequence[Note]
     logits: Floats
     repeated: np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+    def find_evidence(self, number: int) -> Mapping[Ref, float]:
+        """What a need says of documents, rated or like those that were."""
+        need = self.needs[number]
+        return {**spread_evidence(need.members, self.notes, need.evidence), **need.evidence}
 
     def weigh(self, strictness: float) -> Floats:
         """Probability of each need to be the query's own; 0 where it is not worth using."""
@@ -79,7 +86,7 @@ def consider(profile: Profile, near: Near, usual: float) -> Considered:
         usual: how near a document at least is to nearly all recorded queries.
     """
     if not near.notes:
-        return Considered((), np.zeros(0), np.zeros(0, np.bool_))
+        return Considered((), (), np.zeros(0), np.zeros(0, np.bool_))
     stack = np.stack([note.profile.vector for note in near.notes])
     between = stack @ stack.T
     groups = group_notes(near.notes, near.trusts, between)
@@ -93,7 +100,7 @@ def consider(profile: Profile, near: Near, usual: float) -> Considered:
         logits.append(logit)
     nearest_of = [float(near.cosines[list(need.members)].max()) for need in needs]
     repeated = np.array([cosine >= REPEATED for cosine in nearest_of])
-    return Considered(needs, np.array(logits), repeated)
+    return Considered(needs, near.notes, np.array(logits), repeated)
 
 
 def measure_need(profile: Profile, need: Need, near: Near, between: Floats) -> float:

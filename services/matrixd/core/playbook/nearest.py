@@ -59,6 +59,10 @@ class Index:
         grown._block[count] = vector
         return grown
 
+    def fits(self, vector: Vector) -> bool:
+        """Whether there is anything to compare a vector with."""
+        return self._count > 0 and len(vector) == self._block.shape[1]
+
     def nearest(
         self,
         vector: Vector,
@@ -74,7 +78,7 @@ class Index:
             without: places that are left out.
             below: only cosines under this.
         """
-        if not self._count or len(vector) != self._block.shape[1]:
+        if not self.fits(vector):
             return [], np.zeros(0)
         rough = self._block[: self._count] @ vector
         if without:

@@ -46,16 +46,18 @@ def group_notes(
     notes: Sequence[Note], trusts: Sequence[Trust], between: Floats
 ) -> list[tuple[int, ...]]:
     """Places of the notes of each need. `between` are the cosines of all pairs."""
-    believed = [note.believe(trust) for note, trust in zip(notes, trusts, strict=True)]
     count = len(notes)
-    shared = np.zeros((count, count))
-    for one in range(count):
-        for other in range(one):
-            same = between[one, other] >= SAME
-            if same or not believed[one].isdisjoint(believed[other]):
-                shared[one, other] = shared[other, one] = 1.0
+    holders: dict[Ref, list[int]] = {}
+    for at, (note, trust) in enumerate(zip(notes, trusts, strict=True)):
+        for ref in note.believe(trust):
+            holders.setdefault(ref, []).append(at)
+    shared = (between >= SAME).astype(np.float64)
+    for places in holders.values():
+        if len(places) > 1:
+            shared[np.ix_(places, places)] = 1.0
+    np.fill_diagonal(shared, 0.0)
     groups: list[tuple[int, ...]] = []
-    for component in _components((shared > 0) & (between >= ALIKE)):
+    for component in _components((shared > 0) & (between >= ALIKE), count):
         groups.extend(_link(component, shared, between))
     return sorted(groups)
 
@@ -63,19 +65,22 @@ def group_notes(
 def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]) -> Need:
     """The need of a group of notes."""
     order = sorted(group, key=lambda at: (notes[at].episode.seq, notes[at].episode.id))
-    votes: dict[Ref, list[float]] = {}
+    praise: dict[Ref, float] = {}
+    blame: dict[Ref, float] = {}
     logits: dict[Ref, float] = {}
     for at in order:
         trust = trusts[at]
         # A careful source's later word outdates earlier ones; a careless one's hardly does.
         kept = 1 - (1 - OUTDATED) * trust.clarity**4
         for ref, (vote, logit) in notes[at].votes.items():
-            worth = trust.positive if vote > 0 else -trust.negative
-            earlier = votes.setdefault(ref, [])
-            earlier[:] = [each * kept if each * worth < 0 else each for each in earlier]
-            earlier.append(worth)
+            if vote > 0:
+                praise[ref] = praise.get(ref, 0.0) + trust.positive
+                blame[ref] = blame.get(ref, 0.0) * kept
+            else:
+                blame[ref] = blame.get(ref, 0.0) + trust.negative
+                praise[ref] = praise.get(ref, 0.0) * kept
             logits[ref] = max(logit, logits.get(ref, logit))
-    evidence = {ref: min(max(sum(worths), -MOST), MOST) for ref, worths in sorted(votes.items())}
+    evidence = {ref: min(max(praise[ref] - blame[ref], -MOST), MOST) for ref in sorted(praise)}
     believed = to_logit(0.3)
     positives = tuple(
         ref for ref, odds in evidence.items() if odds > 0 and odds + logits[ref] >= believed
@@ -83,41 +88,49 @@ def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence
     return Need(tuple(order), evidence, positives)
 
 
-def _components(linked: np.ndarray[tuple[int, int], np.dtype[np.bool_]]) -> list[list[int]]:
-    count = len(linked)
+def _components(
+    linked: np.ndarray[tuple[int, int], np.dtype[np.bool_]], count: int
+) -> list[list[int]]:
     label = list(range(count))
-    for one in range(count):
-        for other in np.flatnonzero(linked[one, :one]).tolist():
-            if label[one] != label[other]:
-                old, new = label[one], label[other]
-                label = [new if each == old else each for each in label]
-    return [[at for at in range(count) if label[at] == each] for each in sorted(set(label))]
+    for one, other in zip(*(found.tolist() for found in np.nonzero(linked)), strict=True):
+        if other < one and label[one] != label[other]:
+            old, new = label[one], label[other]
+            label = [new if each == old else each for each in label]
+    parts: dict[int, list[int]] = {}
+    for at, each in enumerate(label):
+        parts.setdefault(each, []).append(at)
+    return [parts[each] for each in sorted(parts)]
 
 
 def _link(component: list[int], shared: Floats, between: Floats) -> list[tuple[int, ...]]:
     if len(component) == 1:
         return [tuple(component)]
-    inner = shared[np.ix_(component, component)]
-    alike = between[np.ix_(component, component)]
-    rows, columns = np.triu_indices(len(component), 1)
-    if inner[rows, columns].min() > 0 and alike[rows, columns].min() >= ALIKE:
+    shares = shared[np.ix_(component, component)]
+    cosines = between[np.ix_(component, component)].copy()
+    count = len(component)
+    rows, columns = np.triu_indices(count, 1)
+    if shares[rows, columns].min() > 0 and cosines[rows, columns].min() >= ALIKE:
         return [tuple(component)]
-    # Sums over pairs of groups are kept, so that a merge adds two rows (Lance and Williams).
-    groups = [[at] for at in component]
-    shares, cosines = inner.copy(), alike.copy()
-    while len(groups) > 1:
-        sizes = np.array([len(group) for group in groups], np.float64)
-        pairs = np.outer(sizes, sizes)
-        mean = np.where(shares / pairs >= LINKED, cosines / pairs, -1.0)
-        mean[np.tril_indices(len(groups))] = -1.0
-        best = int(mean.argmax())
-        one, other = divmod(best, len(groups))
-        if mean[one, other] < ALIKE:
+    # Sums over pairs of groups are kept, so that a merge adds two rows (Lance and Williams);
+    # `best` holds the mean cosine of each pair of groups that may merge, above the diagonal.
+    groups: list[list[int]] = [[at] for at in component]
+    sizes = np.ones(count)
+    above = np.triu(np.ones((count, count), np.bool_), 1)
+    best = np.where(above & (shares >= LINKED), cosines, -1.0)
+    while True:
+        one, other = divmod(int(best.argmax()), count)
+        if best[one, other] < ALIKE:
             break
         for sums in (shares, cosines):
             sums[one] += sums[other]
             sums[:, one] += sums[:, other]
-        shares = np.delete(np.delete(shares, other, 0), other, 1)
-        cosines = np.delete(np.delete(cosines, other, 0), other, 1)
-        groups[one].extend(groups.pop(other))
-    return [tuple(sorted(group)) for group in groups]
+        groups[one].extend(groups[other])
+        groups[other] = []
+        sizes[one] += sizes[other]
+        sizes[other] = np.inf
+        best[other] = best[:, other] = -1.0
+        pairs = sizes[one] * sizes
+        mean = np.where(shares[one] / pairs >= LINKED, cosines[one] / pairs, -1.0)
+        best[one, one + 1 :] = mean[one + 1 :]
+        best[:one, one] = mean[:one]
+    return [tuple(sorted(group)) for group in groups if group]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -53,20 +53,25 @@ class Note:
         profile: its query.
         votes: rated documents that count: +1 or -1, and the logit of their p0.
         documents: unit vectors of those rated above 0, in double precision.
+        believed: what `believe` gave, by what a rating above 0 was worth.
     """
 
     episode: Episode
     profile: Profile
     votes: Mapping[Ref, tuple[int, float]]
     documents: Mapping[Ref, Floats]
+    believed: dict[float, frozenset[Ref]] = field(default_factory=dict[float, frozenset[Ref]])
 
     def believe(self, trust: Trust) -> frozenset[Ref]:
         """Documents that it makes likely relevant to its query, given its source's trust."""
-        return frozenset(
-            ref
-            for ref, (vote, logit) in self.votes.items()
-            if vote > 0 and logit + trust.positive >= math.log(BELIEVED / (1 - BELIEVED))
-        )
+        found = self.believed.get(trust.positive)
+        if found is None:
+            least = to_logit(BELIEVED) - trust.positive
+            found = frozenset(
+                ref for ref, (vote, logit) in self.votes.items() if vote > 0 and logit >= least
+            )
+            self.believed[trust.positive] = found
+        return found
 
 
 def make_note(episode: Episode) -> Note:

@@ -39,10 +39,10 @@ def measure_losses(
     places = {ref: at for at, ref in enumerate(cold.refs)}
     before = _gain(cold.refs, range(len(cold.refs)), wanted)
     losses = np.zeros(len(GRID))
+    likely = np.flatnonzero(considered.weigh(float(GRID[0]))).tolist()
+    evidence = {each: considered.find_evidence(each) for each in likely}
     for number, strictness in enumerate(GRID.tolist()):
-        changes = mix_scores(
-            cold.p0, places, considered.needs, considered.weigh(strictness), clarity
-        )
+        changes = mix_scores(cold.p0, places, evidence, considered.weigh(strictness), clarity)
         if not changes:
             # Stricter still changes nothing either.
             break

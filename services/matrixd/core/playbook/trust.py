@@ -46,6 +46,8 @@ class Trust:
         positive: log odds that a rating above 0 is worth.
         negative: log odds that a rating below 0 is worth, counted positive.
         ratings: how many ratings that rests on.
+        accuracy: probability that its rating of a document is right.
+        clarity: 1 for a source that never errs, 0 for one that tosses a coin.
     """
 
     error: float
@@ -53,16 +55,8 @@ class Trust:
     positive: float
     negative: float
     ratings: int
-
-    @property
-    def accuracy(self) -> float:
-        """Probability that its rating of a document is right."""
-        return self.share * (1 - self.error) + (1 - self.share) * 0.5
-
-    @property
-    def clarity(self) -> float:
-        """1 for a source that never errs, 0 for one that tosses a coin."""
-        return max(0.0, 2 * self.accuracy - 1)
+    accuracy: float
+    clarity: float
 
 
 class Tally:
@@ -124,4 +118,5 @@ def _weigh(error: float, share: float, base: float, ratings: int) -> Trust:
     positive = math.log((share * (1 - error) + chance) / (share * error + chance))
     chance = (1 - share) * (1 - base)
     negative = math.log((share * (1 - error) + chance) / (share * error + chance))
-    return Trust(error, share, positive, negative, ratings)
+    accuracy = share * (1 - error) + (1 - share) * 0.5
+    return Trust(error, share, positive, negative, ratings, accuracy, max(0.0, 2 * accuracy - 1))

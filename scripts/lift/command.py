@@ -1,0 +1,239 @@
+"""The command: reads the set, runs the seeds, checks, writes the reports."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from scripts.lift.baselines import compare_baselines
+from scripts.lift.checks import Check, check_all, compare_arms
+from scripts.lift.edge import Edge, EdgeError
+from scripts.lift.far import list_far_queries
+from scripts.lift.judged import JudgedSet, JudgedSetError, load_set
+from scripts.lift.latency import time_playbook
+from scripts.lift.planning import make_plan
+from scripts.lift.report import describe_run, render_html
+from scripts.lift.staffing import build_staffing_set
+from scripts.lift.trial import Outcome, Trial
+from scripts.private_fleet import PrivateFleet
+
+ROOT = Path(__file__).resolve().parents[2]
+REPORTS = ROOT / "reports" / "reality-tests"
+# Parameters were looked for with the first two seeds; the report is on the other three.
+SEEDS = (1, 2, 3, 4, 5)
+TUNED_ON = (1, 2)
+RESTART_WAIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line asked for."""
+
+    fast: bool
+    dataset: Path | None
+    seeds: tuple[int, ...]
+    out: Path | None
+    gateway: str | None
+    topics: int
+    far: int
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; gives the exit status."""
+    options = _read_options(arguments)
+    try:
+        judged = load_set(options.dataset) if options.dataset else build_staffing_set()
+        for remark in judged.remarks:
+            print(f"  note: {remark}")
+        record, checks = run_gate(judged, options)
+    except (JudgedSetError, EdgeError) as error:
+        print(f"playbook_lift: {error}", file=sys.stderr)
+        return 2
+    except httpx.TransportError as error:
+        print(f"playbook_lift: the gateway cannot be reached ({error}).", file=sys.stderr)
+        return 2
+    paths = write_reports(record, options)
+    show_checks(judged, checks)
+    print("  " + "\n  ".join(_relative(path) for path in paths))
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[Check]]:
+    """Runs all seeds on one fleet; gives the report and the checks."""
+    begun = time.monotonic()
+    full = not options.fast
+    far = list(judged.far) or list_far_queries()
+    far = far[: options.far] if options.far else far
+    plans = [make_plan(judged, s, 2 if options.fast else 8, options.topics) for s in options.seeds]
+    outcomes: list[Outcome] = []
+    with _open_fleet(options) as fleet:
+        address, token, restart = _find_gateway(fleet, options)
+        edge = Edge(address, token, f"lift-{secrets.token_hex(4)}")
+        try:
+            say = _make_say(begun)
+            say(f"building {len(judged.corpora)} corpora of {len(judged.documents)} documents")
+            edge.build_corpora(judged.documents)
+            if restart is not None:
+                restart = _restart_and_wait(restart, edge)
+            for plan in plans:
+                trial = Trial(
+                    edge,
+                    judged,
+                    plan,
+                    far if plan is plans[0] or not options.fast else (),
+                    lambda what, seed=plan.seed: say(f"seed {seed}: {what}"),
+                    restart=restart if plan is plans[0] else None,
+                    full=full,
+                )
+                outcomes.append(trial.run())
+            say("baselines and latency")
+            baselines = compare_baselines(trial, min(2, plans[-1].sizes[-1]))
+            latency = time_playbook(trial)
+        finally:
+            _clear(edge, owned=fleet is not None)
+            edge.close()
+    reported = _choose_reported(options.seeds, outcomes)
+    arms = compare_arms(reported)
+    checks = check_all(judged, reported, arms, latency["p95_ms"])
+    added = [each for outcome in outcomes for each in outcome.added_ms]
+    if added:
+        latency["through the gateway, mean added ms"] = sum(added) / len(added)
+    facts = {
+        "tuned_on": [seed for seed in options.seeds if seed in TUNED_ON],
+        "reported_seeds": [
+            s for s, o in zip(options.seeds, outcomes, strict=True) if o in reported
+        ],
+        "topics_recorded": len(plans[0].recorded),
+        "sizes": list(plans[0].sizes),
+        "fast": options.fast,
+        "elapsed_s": time.monotonic() - begun,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    record = describe_run(judged, options.seeds, reported, arms, checks, baselines, latency, facts)
+    return record, checks
+
+
+def write_reports(record: dict[str, Any], options: Options) -> list[Path]:
+    """Writes the JSON and the page beside it; gives where."""
+    name = record["set"]["name"].replace("/", "-").replace(" ", "-").lower()
+    suffix = "-fast" if options.fast else ""
+    path = options.out or REPORTS / f"playbook_lift-{name}{suffix}.json"
+    path = path if path.suffix == ".json" else path.with_suffix(".json")
+    page = path.with_suffix(".html")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for file, text in ((path, json.dumps(record, indent=1) + "\n"), (page, render_html(record))):
+        staged = file.with_name(file.name + ".part")
+        staged.write_text(text, "utf-8")
+        staged.replace(file)
+    return [path, page]
+
+
+def show_checks(judged: JudgedSet, checks: Sequence[Check]) -> None:
+    """Prints each check, and at the end what is missed and by how much."""
+    print(f"\n  playbook_lift on {judged.name}")
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        mark = "ok  " if check.passed else "MISS"
+        note = f"  ({check.note})" if check.note else ""
+        missed = f"  missed by {check.missed_by}" if check.missed_by else ""
+        line = f"{check.name.ljust(width)}  {check.value:>8}  {check.wanted}{missed}{note}"
+        print(f"  {mark} {line}")
+    missed = [check for check in checks if not check.passed]
+    told = "; ".join(f"{check.name} by {check.missed_by}" for check in missed)
+    print(f"\n  {len(checks) - len(missed)} of {len(checks)} checks pass.", end=" ")
+    print(f"Missed: {told}." if missed else "The gate is open.")
+
+
+def _read_options(arguments: Sequence[str] | None) -> Options:
+    parser = argparse.ArgumentParser(
+        prog="playbook_lift", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--fast", action="store_true", help="one seed, the short list of arms")
+    parser.add_argument("--dataset", type=Path, help="a folder with a judged set in BEIR's layout")
+    parser.add_argument("--seeds", help="seeds, such as 1,2 (default: 1,2,3,4,5; --fast: 3)")
+    parser.add_argument("--out", type=Path, help="where the JSON goes; the HTML goes beside it")
+    parser.add_argument("--gateway", help="an address; otherwise a fleet of its own is started")
+    parser.add_argument("--topics", type=int, default=60, help="topics recorded per seed (60)")
+    parser.add_argument("--far", type=int, default=0, help="far-off queries per seed (0: all)")
+    found = parser.parse_args(arguments)
+    try:
+        default = (3,) if found.fast else SEEDS
+        seeds = tuple(int(each) for each in found.seeds.split(",")) if found.seeds else default
+    except ValueError:
+        parser.error("--seeds takes whole numbers with commas between, such as 1,2")
+    if len(set(seeds)) != len(seeds) or found.topics < 2 or found.far < 0:
+        parser.error("seeds must differ, --topics be at least 2 and --far at least 0")
+    far = found.far or (60 if found.fast else 0)
+    return Options(found.fast, found.dataset, seeds, found.out, found.gateway, found.topics, far)
+
+
+def _open_fleet(options: Options) -> AbstractContextManager[PrivateFleet | None]:
+    if options.gateway:
+        return nullcontext(None)
+    return PrivateFleet()
+
+
+def _find_gateway(
+    fleet: PrivateFleet | None, options: Options
+) -> tuple[str, str, Callable[[], object] | None]:
+    token = os.environ.get("LAKEHOUSE_TOKEN", "")
+    if fleet is None:
+        return options.gateway or "", token, None
+    return fleet.urls["gateway"], token, lambda: _restart(fleet)
+
+
+def _restart(fleet: PrivateFleet) -> None:
+    done: subprocess.CompletedProcess[str] = fleet.command("restart", "matrixd")
+    if done.returncode:
+        raise EdgeError(f"matrixd did not restart: {done.stdout}{done.stderr}")
+
+
+def _restart_and_wait(restart: Callable[[], object], edge: Edge) -> Callable[[], None]:
+    def run() -> None:
+        restart()
+        edge.wait_ready(RESTART_WAIT_S)
+
+    return run
+
+
+def _choose_reported(seeds: Sequence[int], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    fresh = [o for s, o in zip(seeds, outcomes, strict=True) if s not in TUNED_ON]
+    return fresh or list(outcomes)
+
+
+def _clear(edge: Edge, *, owned: bool) -> None:
+    if owned:
+        return  # the fleet and its data go away as a whole
+    try:
+        edge.retire_runs()
+        edge.drop_corpora()
+    except (EdgeError, httpx.TransportError) as error:
+        print(f"playbook_lift: not everything could be taken back: {error}", file=sys.stderr)
+
+
+def _make_say(begun: float) -> Callable[[str], None]:
+    def say(what: str) -> None:
+        if sys.stderr.isatty() or os.environ.get("LAKEHOUSE_LIFT_PROGRESS"):
+            print(f"  {time.monotonic() - begun:6.1f} s  {what}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def _relative(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

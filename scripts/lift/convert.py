@@ -1,0 +1,202 @@
+"""Makes judged folders from public collections as they are published.
+
+    python -m scripts.lift.convert esco OCCUPATIONS.csv OUT [--split]
+    python -m scripts.lift.convert stackfaq FAQ.json OUT [--far CLINC.json] [--split]
+    python -m scripts.lift.convert clinc CLINC.json OUT
+
+ESCO: a document is an occupation's description, without its titles; a query is an alternative
+title that no other occupation has. StackFAQ: a document is an answer; a query a rephrasing of
+its question. CLINC: a document is what ten requests of one intent look like; queries are the
+test requests. With --split the documents are several similar corpora: major groups of ISCO, or
+the products that the questions are about. --far takes CLINC's out-of-scope requests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from scripts.lift.judged import JudgedSetError
+
+MAJOR_GROUPS = {
+    "0": "armed forces",
+    "1": "managers",
+    "2": "professionals",
+    "3": "technicians",
+    "4": "clerks",
+    "5": "services",
+    "6": "farming",
+    "7": "crafts",
+    "8": "plants",
+    "9": "elementary",
+}
+PRODUCTS = {
+    "mail": r"gmail|e-?mail|mail\b",
+    "documents": r"docs?\b|drive|spreadsheet|document",
+    "social": r"facebook|twitter|tweet|hangouts|quora",
+    "video": r"youtube|vimeo|video",
+    "work": r"trello|github|dropbox",
+}
+OTHER = "web"
+# What the gate asks of each set beyond the general thresholds.
+ESCO_HEADROOM, STACKFAQ_HEADROOM = 0.35, 0.50
+SHOWN_REQUESTS = 10
+Record = dict[str, Any]
+
+
+def convert_esco(source: Path, out: Path, *, split: bool) -> int:
+    """ESCO's occupations as a judged folder; gives how many queries."""
+    with source.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    needed = {"conceptUri", "iscoGroup", "preferredLabel", "altLabels", "description"}
+    if not rows or not needed <= rows[0].keys():
+        raise JudgedSetError(f"{source}: not ESCO's occupations; columns {sorted(needed)} wanted.")
+    labels = [_split_labels(row["altLabels"]) for row in rows]
+    times = Counter(label for found in labels for label in found)
+    documents: list[Record] = []
+    queries: list[Record] = []
+    relevant: list[tuple[str, str]] = []
+    for row, found in zip(rows, labels, strict=True):
+        identifier = row["conceptUri"].rsplit("/", 1)[-1]
+        if not row["description"].strip():
+            continue
+        corpus = MAJOR_GROUPS.get(row["iscoGroup"][:1], "other") if split else "occupations"
+        documents.append({"_id": identifier, "text": row["description"].strip(), "corpus": corpus})
+        for label in found:
+            if times[label] == 1 and label != row["preferredLabel"].lower():
+                query = f"q{len(queries)}"
+                queries.append({"_id": query, "text": label, "topic": identifier})
+                relevant.append((query, identifier))
+    name = "esco-split" if split else "esco"
+    _write(out, name, documents, queries, relevant, [], None if split else ESCO_HEADROOM)
+    return len(queries)
+
+
+def convert_stackfaq(source: Path, out: Path, *, far: Path | None, split: bool) -> int:
+    """StackFAQ as a judged folder; gives how many queries."""
+    try:
+        pairs = _read_json(source)["root"]["qapair"]
+        documents: list[Record] = []
+        queries: list[Record] = []
+        relevant: list[tuple[str, str]] = []
+        for number, pair in enumerate(pairs):
+            answers = [pair["answer"]] if isinstance(pair["answer"], str) else pair["answer"]
+            corpus = _find_product(pair["question"]) if split else "answers"
+            names = []
+            for answer in filter(None, answers):
+                names.append(f"a{len(documents)}")
+                documents.append({"_id": names[-1], "text": answer, "corpus": corpus})
+            for text in pair["rephr"]:
+                if text and text.strip() not in ("", "*"):
+                    query = f"q{len(queries)}"
+                    queries.append({"_id": query, "text": text.strip(), "topic": f"faq {number}"})
+                    relevant.extend((query, name) for name in names)
+    except (KeyError, TypeError) as error:
+        raise JudgedSetError(f"{source}: not StackFAQ as published ({error!r}).") from error
+    strange = _read_out_of_scope(far) if far else []
+    name = "stackfaq-split" if split else "stackfaq"
+    _write(out, name, documents, queries, relevant, strange, None if split else STACKFAQ_HEADROOM)
+    return len(queries)
+
+
+def convert_clinc(source: Path, out: Path) -> int:
+    """CLINC's intents as a judged folder; gives how many queries."""
+    found = _read_json(source)
+    try:
+        requests: dict[str, list[str]] = {}
+        for text, intent in found["train"]:
+            requests.setdefault(intent, []).append(text)
+        documents = [
+            {"_id": intent, "text": " . ".join(texts[:SHOWN_REQUESTS]), "corpus": "intents"}
+            for intent, texts in sorted(requests.items())
+        ]
+        queries = [
+            {"_id": f"q{number}", "text": text, "topic": intent}
+            for number, (text, intent) in enumerate(found["test"])
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise JudgedSetError(f"{source}: not CLINC150 as published ({error!r}).") from error
+    relevant = [(query["_id"], query["topic"]) for query in queries]
+    _write(out, "clinc", documents, queries, relevant, _read_out_of_scope(source), None)
+    return len(queries)
+
+
+def _split_labels(text: str) -> list[str]:
+    return sorted({line.strip().lower() for line in text.split("\n") if line.strip()})
+
+
+def _find_product(question: str) -> str:
+    return next((n for n, words in PRODUCTS.items() if re.search(words, question, re.I)), OTHER)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise JudgedSetError(f"{path} cannot be read as JSON: {error}.") from error
+
+
+def _read_out_of_scope(path: Path) -> list[str]:
+    found = _read_json(path)
+    try:
+        parts = [found[part] for part in ("oos_test", "oos_val", "oos_train")]
+        return [str(text) for part in parts for text, _ in part]
+    except (KeyError, TypeError, ValueError) as error:
+        raise JudgedSetError(f"{path}: no out-of-scope requests as CLINC150 has them.") from error
+
+
+def _write(
+    out: Path,
+    name: str,
+    documents: list[Record],
+    queries: list[Record],
+    relevant: list[tuple[str, str]],
+    far: list[str],
+    headroom: float | None,
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    for file, records in (("corpus.jsonl", documents), ("queries.jsonl", queries)):
+        lines = (json.dumps(record, ensure_ascii=False) for record in records)
+        (out / file).write_text("\n".join(lines) + "\n", "utf-8")
+    judged = "".join(f"{query}\t{document}\t1\n" for query, document in relevant)
+    (out / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged, "utf-8")
+    (out / "set.json").write_text(
+        json.dumps({"name": name, "paraphrase_headroom": headroom}) + "\n", "utf-8"
+    )
+    if far:
+        (out / "far.txt").write_text("\n".join(far) + "\n", "utf-8")
+
+
+def main() -> int:
+    """Parses the command line; gives the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=("esco", "stackfaq", "clinc"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--split", action="store_true", help="several similar corpora")
+    parser.add_argument("--far", type=Path, help="CLINC150's data_full.json")
+    found = parser.parse_args()
+    try:
+        if found.kind == "esco":
+            count = convert_esco(found.source, found.out, split=found.split)
+        elif found.kind == "stackfaq":
+            count = convert_stackfaq(found.source, found.out, far=found.far, split=found.split)
+        else:
+            count = convert_clinc(found.source, found.out)
+    except (JudgedSetError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(f"{count} queries in {found.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

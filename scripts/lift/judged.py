@@ -1,0 +1,247 @@
+"""Judged sets: documents, queries that ask for them, and which answer which.
+
+A folder in BEIR's layout: `corpus.jsonl` ({_id, text, title?, corpus?}), `queries.jsonl`
+({_id, text, topic?}), `qrels.tsv` or `qrels/test.tsv` (query-id, corpus-id, score, tabs, with
+or without a header). Queries that share a topic are paraphrases of one need; `corpus` splits
+the documents. Two files may be added: `far.txt`, queries that no document answers, one a line,
+and `set.json` ({"name", "paraphrase_headroom"}), what is asked of the set beyond the general
+thresholds.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Largest number of problems that one message tells.
+TOLD = 5
+# Gains under this mean answers that are judged, and judged wrong.
+RELEVANT = 0
+
+
+class JudgedSetError(Exception):
+    """The set cannot be used; the message says where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of one corpus."""
+
+    id: str
+    text: str
+    corpus: str
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One query; those of one topic ask for the same."""
+
+    id: str
+    text: str
+    topic: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSet:
+    """A judged set. `relevant` holds the gains above 0 of each query that has any."""
+
+    name: str
+    documents: tuple[Document, ...]
+    queries: tuple[Query, ...]
+    relevant: dict[str, dict[str, float]]
+    far: tuple[str, ...] = ()
+    demands: dict[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the corpora."""
+        return sorted({document.corpus for document in self.documents})
+
+    @property
+    def answers(self) -> float:
+        """Mean number of relevant documents of a query."""
+        return sum(map(len, self.relevant.values())) / max(1, len(self.relevant))
+
+    def group_topics(self) -> dict[str, list[Query]]:
+        """The judged queries of each topic, in the file's order."""
+        topics: dict[str, list[Query]] = {}
+        for query in self.queries:
+            if query.id in self.relevant:
+                topics.setdefault(query.topic, []).append(query)
+        return topics
+
+
+def load_set(folder: Path) -> JudgedSet:
+    """Reads a folder.
+
+    Raises:
+        JudgedSetError: what is missing or malformed, by file and line.
+    """
+    if not folder.is_dir():
+        raise JudgedSetError(f"{folder} is not a folder. --dataset takes a folder: {_LAYOUT}")
+    qrels = next(
+        (p for p in (folder / "qrels.tsv", folder / "qrels/test.tsv") if p.is_file()), None
+    )
+    missing = [n for n in ("corpus.jsonl", "queries.jsonl") if not (folder / n).is_file()]
+    if qrels is None:
+        missing.append("qrels.tsv (or qrels/test.tsv)")
+    if missing or qrels is None:
+        raise JudgedSetError(f"{folder} has no {', no '.join(missing)}. {_LAYOUT}")
+    demands, name = _read_demands(folder)
+    documents = _read_documents(folder / "corpus.jsonl")
+    queries = _read_queries(folder / "queries.jsonl")
+    known = {document.id for document in documents}
+    asked = {query.id for query in queries}
+    gains, strays = _read_qrels(qrels, asked, known)
+    relevant = {q: {d: g for d, g in found.items() if g > RELEVANT} for q, found in gains.items()}
+    relevant = {q: found for q, found in relevant.items() if found}
+    remarks = list(strays)
+    unjudged = len(asked) - len(relevant)
+    if unjudged:
+        remarks.append(f"{unjudged} of {len(asked)} queries have no relevant document: left out")
+    if not relevant:
+        raise JudgedSetError(
+            f"{qrels}: no query has a relevant document. Each line is query-id, corpus-id and a "
+            "score above 0, with tabs between, and the ids are those of the other two files."
+        )
+    far = folder / "far.txt"
+    far_lines = far.read_text("utf-8").splitlines() if far.is_file() else []
+    return JudgedSet(
+        name or folder.resolve().name,
+        tuple(documents),
+        tuple(queries),
+        relevant,
+        tuple(line.strip() for line in far_lines if line.strip()),
+        demands,
+        tuple(remarks),
+    )
+
+
+_LAYOUT = (
+    "It needs corpus.jsonl ({_id, text, title?, corpus?}), queries.jsonl ({_id, text, topic?}) "
+    "and qrels.tsv or qrels/test.tsv (query-id, corpus-id, score)."
+)
+
+
+def _read_demands(folder: Path) -> tuple[dict[str, float], str]:
+    path = folder / "set.json"
+    if not path.is_file():
+        return {}, ""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        wanted = record.get("paraphrase_headroom")
+        demands = {} if wanted is None else {"paraphrase_headroom": float(wanted)}
+        return demands, str(record.get("name", ""))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise JudgedSetError(
+            f"{path}: not an object with name and paraphrase_headroom ({error})."
+        ) from error
+
+
+def _read_documents(path: Path) -> list[Document]:
+    documents: list[Document] = []
+    for place, record in _read_records(path):
+        title = _take(record, "title", place, optional=True)
+        text = _take(record, "text", place, optional=bool(title))
+        corpus = _take(record, "corpus", place, optional=True)
+        whole = f"{title}. {text}" if title and text else title or text
+        documents.append(Document(_take(record, "_id", place), whole, corpus or "documents"))
+    _check_ids(path, [document.id for document in documents])
+    return documents
+
+
+def _read_queries(path: Path) -> list[Query]:
+    queries: list[Query] = []
+    for place, record in _read_records(path):
+        identifier = _take(record, "_id", place)
+        topic = _take(record, "topic", place, optional=True)
+        queries.append(
+            Query(identifier, _take(record, "text", place), topic or f"query {identifier}")
+        )
+    _check_ids(path, [query.id for query in queries])
+    return queries
+
+
+def _read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                place = f"{path}, line {number}"
+                try:
+                    record = json.loads(line)
+                except ValueError as error:
+                    raise JudgedSetError(f"{place}: not JSON ({error}).") from error
+                if not isinstance(record, dict):
+                    raise JudgedSetError(f"{place}: not an object.")
+                yield place, record
+    except UnicodeDecodeError as error:
+        raise JudgedSetError(f"{path}: not UTF-8 ({error.reason}).") from error
+
+
+def _take(record: dict[str, Any], key: str, place: str, *, optional: bool = False) -> str:
+    value = record.get(key)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        if optional:
+            return ""
+        raise JudgedSetError(f"{place}: {key} is missing or empty.")
+    if not isinstance(value, str):
+        raise JudgedSetError(f"{place}: {key} is not a text.")
+    return value.strip()
+
+
+def _check_ids(path: Path, ids: list[str]) -> None:
+    if not ids:
+        raise JudgedSetError(f"{path}: no records.")
+    seen: set[str] = set()
+    twice: list[str] = []
+    for identifier in ids:
+        if identifier in seen:
+            twice.append(identifier)
+        seen.add(identifier)
+    if twice:
+        raise JudgedSetError(
+            f"{path}: {len(twice)} _id more than once, such as {', '.join(twice[:TOLD])}."
+        )
+
+
+def _read_qrels(
+    path: Path, queries: set[str], documents: set[str]
+) -> tuple[dict[str, dict[str, float]], list[str]]:
+    gains: dict[str, dict[str, float]] = {}
+    lost = 0
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        fields = re.split(r"\t", line.strip())
+        if not line.strip() or (number == 1 and fields[-1].lower() in ("score", "relevance")):
+            continue
+        # TREC's form has a column of zeros in the second place.
+        if len(fields) == 4:
+            fields = [fields[0], fields[2], fields[3]]
+        if len(fields) != 3:
+            raise JudgedSetError(
+                f"{path}, line {number}: {len(fields)} columns; "
+                "query-id, corpus-id and score are wanted, with tabs between."
+            )
+        query, document, score = fields
+        try:
+            gain = float(score)
+        except ValueError as error:
+            raise JudgedSetError(
+                f"{path}, line {number}: the score {score!r} is no number."
+            ) from error
+        if query in queries and document in documents:
+            gains.setdefault(query, {})[document] = gain
+        else:
+            lost += 1
+    remarks = (
+        [f"{lost} judgments name a query or document that is not there: left out"] if lost else []
+    )
+    return gains, remarks
