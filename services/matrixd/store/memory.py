@@ -62,6 +62,8 @@ class Memory:
         self._core: Any = None
         self._changing = asyncio.Lock()
         self._loading: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._stale = False
 
     # --- start and stop
 
@@ -74,8 +76,8 @@ class Memory:
 
     async def aclose(self) -> None:
         """Closes the log."""
-        if self._loading is not None:
-            await asyncio.gather(self._loading, return_exceptions=True)
+        tasks = [task for task in (self._loading, self._warming) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._journal.aclose()
 
     def check(self) -> str:
@@ -103,6 +105,7 @@ class Memory:
             self._core = await asyncio.to_thread(importlib.import_module, PLAYBOOK)
             await self._pool.run(self._replay)
             self._count()
+            self._warm()
 
     def _replay(self) -> None:
         for record in self._journal.replay():
@@ -159,6 +162,7 @@ class Memory:
                     self._playbooks[model] = await self._pool.run(before.record, episode)
             self._figures.recorded.inc()
             self._count()
+            self._warm()
             return entry
 
     async def retire(self, ids: Collection[str], reason: str) -> None:
@@ -175,6 +179,21 @@ class Memory:
                 left = self._playbooks[model]
                 self._playbooks[model] = await self._pool.run(left.retire, record["ids"])
             self._count()
+            self._warm()
+
+    def _warm(self) -> None:
+        """Has what searches need of the newest notes worked out beside them, once at a time."""
+        self._stale = True
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.get_running_loop().create_task(
+                self._keep_warm(), context=contextvars.Context()
+            )
+
+    async def _keep_warm(self) -> None:
+        while self._stale:
+            self._stale = False
+            for playbook in list(self._playbooks.values()):
+                await self._pool.run(lambda playbook=playbook: playbook.strictness)
 
     def _take(self, seq: int, payload: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
         entry = Entry(
@@ -223,28 +242,19 @@ class Memory:
 
     # --- use
 
-    def is_near(self, model: str, vector: list[float]) -> bool:
-        """Whether any note may speak for a query; else a search is as if there were none."""
-        playbook = self._playbooks.get(model)
-        return playbook is not None and bool(playbook.is_near(_to_unit(vector)))
-
     def rerank(
         self,
         model: str,
         query: str,
         vector: list[float],
         cold: Any,
-        vectors: Mapping[Ref, Any],
         explain: bool,
     ) -> Told | None:
         """The cold list with the playbook's evidence; None when it has nothing to say."""
         playbook = self._playbooks.get(model)
         if playbook is None:
             return None
-        unit = _to_unit(vector)
-        if not playbook.is_near(unit):
-            return None
-        done = playbook.rerank(query, unit, cold, vectors or None, explain=explain)
+        done = playbook.rerank(query, _to_unit(vector), cold, explain=explain)
         notes = [
             NoteUsed(
                 episode_id=use.episode_id,
