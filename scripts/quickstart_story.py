@@ -51,8 +51,8 @@ SEARCHES = (
 )
 # A need, the same in other words, and another one; who did well stood at this rank for it.
 NEEDS = (
-    "night shift forklift operator who loads trucks at the dock",
-    "we need somebody on a forklift at night, loading trailers at the dock",
+    "nurse for wound care in an intensive ward",
+    "an RN who can look after wounds in intensive care",
     "bookkeeper who closes the month in SAP",
 )
 CHOSEN_RANK = 7
