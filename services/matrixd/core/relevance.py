@@ -27,8 +27,9 @@ Floats = NDArray[np.float64]
 WORDS, RUNS, COMMON = 0.018, 0.191, 0.606
 # The unit of distance: a constant and the list's standard deviation.
 UNIT_BASE, UNIT_SPREAD = 0.032, 0.298
-# How far below the best a candidate may stay, and what `strictness` adds or takes at its ends.
-LINE, STRICTNESS_SPAN = -4.4, 3.0
+# How far below the best a candidate may stay: less far the nearer the best one is to the query,
+# since one that is not near may be the wrong one; and what `strictness` moves that by.
+LINE, CERTAINTY, STRICTNESS_SPAN = -6.5, 3.0, 3.0
 # Below this cosine, and without a word in common, nothing is about the query, alone or not.
 FLOOR = 0.0
 # How sharply the best candidates define what is common, in cosine.
@@ -74,9 +75,9 @@ def judge(
     support = cosine + WORDS * words + RUNS * runs + COMMON * _share_direction(cosine, vectors)
     unit = UNIT_BASE + UNIT_SPREAD * float(support.std())
     distance = (support - support.max()) / unit
-    line = LINE + STRICTNESS_SPAN * (strictness - 0.5)
-    verdicts: list[Judged] = []
     best = float(cosine.max())
+    line = LINE + CERTAINTY * best + STRICTNESS_SPAN * (strictness - 0.5)
+    verdicts: list[Judged] = []
     for at, far in enumerate(distance.tolist()):
         near = float(cosine[at])
         strange = near < FLOOR and words[at] == 0
