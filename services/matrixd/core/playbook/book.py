@@ -15,6 +15,7 @@ from services.matrixd.core.playbook.episodes import Episode, Vector
 from services.matrixd.core.playbook.fusion import mix_scores, order_scores
 from services.matrixd.core.playbook.identity import Considered, Near, consider
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
+from services.matrixd.core.playbook.needs import COMMON
 from services.matrixd.core.playbook.notes import Note, make_note, make_profile
 from services.matrixd.core.playbook.strictness import (
     SAMPLE,
@@ -31,7 +32,7 @@ from services.matrixd.core.playbook.views import (
 )
 
 # Part of the recorded queries that lie farther from every document than `usual`.
-UNUSUAL = 0.05
+UNUSUAL = 0.1
 # Notes of the same query as another, when its need is left out.
 TWIN = 0.9
 # A recorded query is never off the domain of the others.
@@ -211,9 +212,18 @@ class Playbook:
             losses.append(masked.losses)
         return losses
 
+    def _is_same(self, at: int, common: int, believed: int) -> bool:
+        other = self._notes[at]
+        known = len(other.believe(self._trusts[other.episode.source]))
+        return common >= COMMON * min(believed, known)
+
     def _mask(self, note: Note, believers: Mapping[Ref, set[int]]) -> _Masked:
         believed = note.believe(self._trusts[note.episode.source])
-        own = {at for ref in believed for at in believers[ref]}
+        times: dict[int, int] = {}
+        for ref in believed:
+            for at in believers[ref]:
+                times[at] = times.get(at, 0) + 1
+        own = [at for at, common in times.items() if self._is_same(at, common, len(believed))]
         places, cosines = self._index.nearest(note.episode.vector, without=own, below=TWIN)
         near = self._gather(places, cosines)
         reach = float(cosines[-1]) if len(places) == self._index.most else LEAST_COSINE

@@ -1,7 +1,7 @@
 """Notes near a query, put together into needs, and each need's evidence.
 
 Two notes are of one need when their queries are alike and half of the pairs between their
-groups believe in a common document (average link: single link would chain needs that merely
+groups believe in the same documents (average link: single link would chain needs that merely
 touch). Only the notes near the query at hand are grouped, so that nothing depends on notes
 far away, and a retired one leaves no trace.
 """
@@ -21,6 +21,9 @@ from services.matrixd.core.playbook.trust import Trust
 ALIKE = 0.5
 SAME = 0.98
 LINKED = 0.5
+# Part of the fewer documents that two notes must both believe in: needs whose answers merely
+# overlap are not one.
+COMMON = 0.5
 # Evidence of one need for one document is bounded. Log odds.
 MOST = 6.0
 # What is left of a vote that a later one of a source that never errs contradicts.
@@ -51,10 +54,13 @@ def group_notes(
     for at, (note, trust) in enumerate(zip(notes, trusts, strict=True)):
         for ref in note.believe(trust):
             holders.setdefault(ref, []).append(at)
-    shared = (between >= SAME).astype(np.float64)
+    common = np.zeros((count, count))
     for places in holders.values():
         if len(places) > 1:
-            shared[np.ix_(places, places)] = 1.0
+            common[np.ix_(places, places)] += 1.0
+    sizes = np.array([len(note.believe(trust)) for note, trust in zip(notes, trusts, strict=True)])
+    least = COMMON * np.minimum(sizes[:, None], sizes)
+    shared = ((between >= SAME) | ((common > 0) & (common >= least))).astype(np.float64)
     np.fill_diagonal(shared, 0.0)
     groups: list[tuple[int, ...]] = []
     for component in _components((shared > 0) & (between >= ALIKE), count):
@@ -92,7 +98,8 @@ def _components(
     linked: np.ndarray[tuple[int, int], np.dtype[np.bool_]], count: int
 ) -> list[list[int]]:
     label = list(range(count))
-    for one, other in zip(*(found.tolist() for found in np.nonzero(linked)), strict=True):
+    pairs: list[list[int]] = np.argwhere(linked).tolist()
+    for one, other in pairs:
         if other < one and label[one] != label[other]:
             old, new = label[one], label[other]
             label = [new if each == old else each for each in label]
