@@ -26,6 +26,7 @@ from shared.wire.matrixd_playbook import RatedDocument
 
 Ref = tuple[str, str]
 PLAYBOOK = "services.matrixd.core.playbook"
+_WARM_AFTER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +192,8 @@ class Memory:
 
     async def _keep_warm(self) -> None:
         while self._stale:
+            # Of many records in a row only the last state is worth the work.
+            await asyncio.sleep(_WARM_AFTER_S)
             self._stale = False
             for playbook in list(self._playbooks.values()):
                 await self._pool.run(lambda playbook=playbook: playbook.strictness)
