@@ -3,8 +3,8 @@
 A candidate's support is its cosine with the query, the share of the query's telling words and
 letter runs that it holds, and its nearness to what the best candidates have in common. None of
 these is judged by its height, which differs from query to query, but by the distance to the
-best candidate in units of the list's own spread: where one candidate stands out the line is
-close below it, where many are alike it is far down.
+best candidate in units of the list's own spread. The line is closer below a best one that is
+itself near the query; one that is not may be the wrong one.
 
 The weights were fitted on two public sets (ESCO occupations, questions of Stack Exchange) and
 checked on others that had no part in it; `docs/matrixd.md` has the figures. Same input, same
