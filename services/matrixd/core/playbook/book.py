@@ -84,7 +84,7 @@ class Playbook:
         if last is not None and (episode.seq, episode.id) < (last.seq, last.id):
             return Playbook(_State.of_notes([*self._notes, note]), {})
         grown = self._state.add(note)
-        if grown.trusts != self._trusts:
+        if _weights(grown.trusts) != _weights(self._trusts):
             return Playbook(grown, {})
         vector = note.profile.vector
         kept = {key: each for key, each in self._memo.items() if each.is_beyond(vector)}
@@ -294,6 +294,11 @@ class _State:
 
 def _count(tally: Tally, note: Note) -> None:
     tally.add((logit, vote > 0) for vote, logit in note.votes.values())
+
+
+def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, float]]:
+    # What of trust reaches the evidence; how many ratings it rests on does not.
+    return {source: (trust.positive, trust.negative) for source, trust in trusts.items()}
 
 
 def _mean_clarity(near: Near) -> float:
