@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import dataclasses
 import importlib
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from shared.journal import Journal
 from shared.pool import BlockingPool
 from shared.wire.matrixd import NoteUsed
 from shared.wire.matrixd_playbook import RatedDocument
+
+logger = logging.getLogger("lakehouse.matrixd")
 
 Ref = tuple[str, str]
 PLAYBOOK = "services.matrixd.core.playbook"
@@ -111,10 +114,15 @@ class Memory:
     def _replay(self) -> None:
         for record in self._journal.replay():
             payload = record.payload
-            if payload.get("kind") == "episode":
-                self._take(record.seq, payload)
-            elif payload.get("kind") == "retire":
-                self._withdraw(payload["ids"], payload["at"], payload["reason"])
+            try:
+                if payload.get("kind") == "episode":
+                    self._take(record.seq, payload)
+                elif payload.get("kind") == "retire":
+                    self._withdraw(payload["ids"], payload["at"], payload["reason"])
+            except (KeyError, TypeError, ValueError):
+                # One record that cannot be read must not cost the others.
+                self._figures.unreadable.inc()
+                logger.exception("Record %d of the playbook cannot be read", record.seq)
         for model, episodes in self._episodes.items():
             self._playbooks[model] = self._core.Playbook.build(episodes.values())
 
@@ -215,12 +223,14 @@ class Memory:
         if entry.id in self.entries:
             # Acknowledged late and sent again: the first record counts.
             return self.entries[entry.id], {}
+        made: dict[str, Any] = {
+            model: dataclasses.replace(self._core.Episode.from_json(view), seq=seq)
+            for model, view in payload["views"].items()
+        }
         self.entries[entry.id] = entry
         self.by_basis.setdefault(entry.basis, []).append(entry)
-        made: dict[str, Any] = {}
-        for model, view in payload["views"].items():
-            made[model] = dataclasses.replace(self._core.Episode.from_json(view), seq=seq)
-            self._episodes.setdefault(model, {})[entry.id] = made[model]
+        for model, episode in made.items():
+            self._episodes.setdefault(model, {})[entry.id] = episode
         return entry, made
 
     def _withdraw(self, ids: Iterable[str], at: str, reason: str) -> set[str]:
