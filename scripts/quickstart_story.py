@@ -272,7 +272,8 @@ def show_next_steps(gateway: str, with_token: bool) -> None:
   The fleet is running. Gateway: {gateway}   API: {gateway}/docs
 
   Try:
-    curl -s{auth} {gateway}/v1/catalog/datasets
+    curl -s{auth} {gateway}/v1/matrix/search -H 'Content-Type: application/json' \\
+      -d '{{"query": "a welder near New York", "k": 3, "use_playbook": true, "explain": true}}'
     curl -s{auth} {gateway}/v1/sql -H 'Content-Type: application/json' \\
       -d '{{"sql": "select role, count(*) as n from workers group by role order by n desc"}}'
     curl -s{auth} '{gateway}/v1/ingest?dataset=mine' -H 'Content-Type: text/csv' \\
