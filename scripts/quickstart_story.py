@@ -43,13 +43,19 @@ QUERIES = (
 )
 
 
-INDEX = "workers-quickstart"
+CORPUS = "workers-quickstart"
 EMBEDDED_ROWS = 2_000
-BATCH = 100
 SEARCHES = (
     "someone to drive a pallet truck and load lorries",
     "takes care of patients on the ward at night",
 )
+# A need, the same in other words, and another one; who did well stood at this rank for it.
+NEEDS = (
+    "nurse for wound care in an intensive ward",
+    "an RN who can look after wounds in intensive care",
+    "bookkeeper who closes the month in SAP",
+)
+CHOSEN_RANK = 7
 
 
 class StoryError(Exception):
@@ -112,7 +118,7 @@ def start_fleet() -> str:
 
 
 def tell_story(client: httpx.Client, rows: int) -> None:
-    """Generates, ingests, queries, embeds and searches."""
+    """Generates, ingests, queries, builds a corpus, searches it, and learns."""
     data_file = ROOT / "data" / "quickstart" / f"workers-{rows}.csv"
     with step(f"generate {rows:,} workers") as outcome:
         size = generate(data_file, rows)
@@ -137,45 +143,73 @@ def tell_story(client: httpx.Client, rows: int) -> None:
         print(f"\n  {question} ({body['elapsed_ms']:.0f} ms)")
         show_table([c["name"] for c in body["columns"]], body["rows"])
     print()
-    with step(f"embed {EMBEDDED_ROWS:,} of them and build a vector index") as outcome:
-        outcome.append(build_index(client))
-    print("\n  Searches by meaning; no word needs to match:")
+    with step(f"embed {EMBEDDED_ROWS:,} of them and build a corpus") as outcome:
+        outcome.append(build_corpus(client))
+    print("\n  Searches by meaning in the matrix; no word needs to match:")
     for words in SEARCHES:
-        vector = embed(client, [words])["vectors"][0]
-        body = check(
-            client.post(f"/v1/vectors/indexes/{INDEX}/search", json={"vector": vector, "k": 3})
-        )
         print(f"\n  “{words}”")
-        rows = [[f"{h['score']:.2f}", h["id"], shorten(h["text"])] for h in body["hits"]]
+        hits = search(client, words, playbook=False, k=3)
+        rows = [[f"{h['score']:.2f}", h["id"], shorten(h["text"])] for h in hits]
         show_table(["score", "worker", "summary"], rows)
+    print()
+    tell_playbook(client)
 
 
-def build_index(client: httpx.Client) -> str:
-    """Embeds the first rows' summaries and puts them into an index; gives what came of it."""
-    sql = f"SELECT worker_id, summary, state FROM workers ORDER BY worker_id LIMIT {EMBEDDED_ROWS}"
-    rows = check(client.post("/v1/sql", json={"sql": sql}))["rows"]
-    written = 0
-    dim = 0
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        found = embed(client, [summary for _, summary, _ in batch])
-        dim = found["dim"]
-        if start == 0:
-            spec = {"name": INDEX, "dim": dim, "model": found["model"]}
-            check(client.post("/v1/vectors/indexes", json=spec))
-        items = [
-            {"id": worker, "vector": vector, "text": summary, "metadata": {"state": state}}
-            for (worker, summary, state), vector in zip(batch, found["vectors"], strict=True)
+def build_corpus(client: httpx.Client) -> str:
+    """Builds the corpus, or brings it up to date; gives what came of it."""
+    spec = {
+        "name": CORPUS,
+        "source": {"sql": f"select * from workers order by worker_id limit {EMBEDDED_ROWS}"},
+        "id": "worker_id",
+        "text": "{summary} Works {shift} shifts.",
+        "metadata": ["role", "city", "state"],
+    }
+    options = {"params": {"wait": 0, "replace": True}}
+    info = check(client.post("/v1/matrix/corpora", json=spec, **options))
+    if info["job"]["status"] == "done":
+        info = check(client.post(f"/v1/matrix/corpora/{CORPUS}/refresh", params={"wait": 0}))
+    while info["job"]["status"] not in ("done", "failed"):
+        show_progress(f"{info['job']['done']:,} of {info['job']['total']:,}")
+        time.sleep(0.2)
+        info = check(client.get(f"/v1/matrix/corpora/{CORPUS}"))
+    if info["job"]["status"] == "failed":
+        raise StoryError(f"The corpus could not be built: {info['job']['error']}")
+    return f"{info['documents']:,} documents, {info['job']['done']:,} of them embedded now"
+
+
+def search(client: httpx.Client, query: str, *, playbook: bool, k: int = 50) -> list[Any]:
+    """Hits of a search in the matrix."""
+    body = {"query": query, "corpora": [CORPUS], "k": k, "use_playbook": playbook}
+    return check(client.post("/v1/matrix/search", json=body))["hits"]
+
+
+def tell_playbook(client: httpx.Client) -> None:
+    """Records what worked for a query, and shows what that does to others."""
+    need, paraphrase, unrelated = NEEDS
+    chosen = search(client, need, playbook=False, k=10)[CHOSEN_RANK - 1]
+    with step("record in the playbook who did well") as outcome:
+        rating = {"corpus": CORPUS, "id": chosen["id"], "rating": 1}
+        body = {"query": need, "ratings": [rating], "source": "quickstart", "corpora": [CORPUS]}
+        episode = check(client.post("/v1/matrix/playbook", json=body))
+        outcome.append(f"{chosen['id']} for “{need}”")
+        if episode["duplicate"]:
+            outcome.append("(was recorded already)")
+    rows: list[list[Any]] = []
+    for title, query in (("the same", need), ("in other words", paraphrase)):
+        ranks = [
+            find_rank(search(client, query, playbook=on), chosen["id"]) for on in (False, True)
         ]
-        put = check(client.put(f"/v1/vectors/indexes/{INDEX}/items", json={"items": items}))
-        written = put["count"]
-        show_progress(f"{start + len(batch):,} of {len(rows):,}")
-    return f"{written:,} vectors of {dim} numbers"
+        rows.append([title, f"“{query}”", *ranks])
+    cold, warm = (search(client, unrelated, playbook=on) for on in (False, True))
+    changed = "unchanged, byte for byte" if cold == warm else "changed"
+    rows.append(["unrelated", f"“{unrelated}”", changed, ""])
+    print(f"\n  Where {chosen['id']} stands ({shorten(chosen['text'], 60)}):")
+    show_table(["query", "", "before", "after"], rows)
 
 
-def embed(client: httpx.Client, texts: list[str]) -> Any:
-    """The texts' vectors by the default model."""
-    return check(client.post("/v1/embed", json={"texts": texts}))
+def find_rank(hits: list[Any], name: str) -> str:
+    """Where a document stands among hits."""
+    return next((f"rank {h['rank']}" for h in hits if h["id"] == name), f"below {len(hits)}")
 
 
 def shorten(text: str, width: int = 76) -> str:
@@ -238,7 +272,8 @@ def show_next_steps(gateway: str, with_token: bool) -> None:
   The fleet is running. Gateway: {gateway}   API: {gateway}/docs
 
   Try:
-    curl -s{auth} {gateway}/v1/catalog/datasets
+    curl -s{auth} {gateway}/v1/matrix/search -H 'Content-Type: application/json' \\
+      -d '{{"query": "a welder near New York", "k": 3, "use_playbook": true, "explain": true}}'
     curl -s{auth} {gateway}/v1/sql -H 'Content-Type: application/json' \\
       -d '{{"sql": "select role, count(*) as n from workers group by role order by n desc"}}'
     curl -s{auth} '{gateway}/v1/ingest?dataset=mine' -H 'Content-Type: text/csv' \\

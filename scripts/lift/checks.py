@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from scripts.lift.judged import JudgedSet
 from scripts.lift.measures import Comparison, Pair, compare, correct_by_holm
-from scripts.lift.trial import Outcome
+from scripts.lift.trial import COLD_ARMS, Outcome
 
 # Sets with fewer answers a query than this, on average, are single-answer sets.
 SINGLE = 1.5
@@ -27,6 +27,8 @@ KEPT_AT_TWO, KEPT_AT_EIGHT = 0.40, 0.60
 BRIBE_SHARE = 0.01
 RELEARNT = 0.90
 LATENCY_MS = 5.0
+# How far calibrated search, against which lifts are measured, may be behind another cold arm.
+COLD_SLACK = 0.015
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,26 @@ def check_all(
     for arm in sorted(
         (a for a in arms if a.startswith("unseen ")), key=lambda a: int(a.split()[1])
     ):
-        found = arms[arm]
-        note = "a gain: see the report" if found.delta > EXPLAINED else ""
-        checks.append(_at_least(f"{arm}: lower bound", found.low, UNSEEN_LOW, note))
-    checks += _check_harm(arms, sizes)
+        note = "a gain: see the report" if arms[arm].delta > EXPLAINED else ""
+        checks.append(_check_unharmed(arm, arms[arm], note))
+    checks += _check_harm(arms)
     checks += _check_counts(outcomes)
     checks += _check_drift(arms)
-    checks.append(_at_most("latency added at 10,000 notes, p95 ms", latency_ms, LATENCY_MS))
+    if latency_ms is not None:
+        checks.append(_at_most("latency added at 10,000 notes, p95 ms", latency_ms, LATENCY_MS))
+    checks.append(_check_cold(outcomes))
     return checks
+
+
+def _check_cold(outcomes: Sequence[Outcome]) -> Check:
+    means: dict[str, float] = {}
+    for arm in COLD_ARMS:
+        found = [s.ndcg for outcome in outcomes for s in outcome.cold.get(arm, {}).values()]
+        means[arm] = sum(found) / len(found) if found else 0.0
+    best = max(means, key=lambda arm: means[arm])
+    note = ", ".join(f"{arm} {mean:.3f}" for arm, mean in means.items())
+    behind = means[best] - means[COLD_ARMS[0]]
+    return _at_most("cold: behind the strongest cold arm", behind, COLD_SLACK, note)
 
 
 def _check_exact(judged: JudgedSet, exact: Comparison) -> Check:
@@ -115,27 +129,41 @@ def _check_paraphrases(
     return checks
 
 
-def _check_harm(arms: Mapping[str, Comparison], sizes: Sequence[int]) -> list[Check]:
+def _check_harm(arms: Mapping[str, Comparison]) -> list[Check]:
     checks: list[Check] = []
     for arm in ("placebo corpus", "placebo list"):
-        delta = arms[arm].delta
-        checks.append(_at_most(f"{arm}: change", abs(delta), PLACEBO, f"{delta:+.4f}"))
+        found = arms[arm]
+        change = abs(found.delta)
+        note = f"{found.delta:+.4f}"
+        if found.topics < ENOUGH_TOPICS:
+            # So few topics move by more than that through chance alone: by how much for sure?
+            change = max(0.0, found.low, -found.high)
+            note += f"; for certain, with {found.topics} topics"
+        checks.append(_at_most(f"{arm}: change", change, PLACEBO, note))
     for arm, found in sorted(arms.items()):
         if not arm.startswith("poison ") or not found.queries:
             continue
         rate, rest = arm.split()[1], arm.split(maxsplit=2)[2]
         if rest == "unseen":
-            checks.append(_at_least(f"{arm}: lower bound", found.low, UNSEEN_LOW))
+            checks.append(_check_unharmed(arm, found, ""))
             continue
         turns = int(rest.split()[1])
         checks.append(_at_least(f"{arm}: no loss", found.delta, -SLACK))
         clean = arms.get(f"paraphrase {turns}")
-        if rate == "0.2" and sizes and clean is not None and clean.delta > 0 and turns >= 2:
+        is_lift = clean is not None and clean.delta > 0 and clean.p <= SIGNIFICANT
+        if rate == "0.2" and clean is not None and is_lift and turns >= 2:
             kept = KEPT_AT_EIGHT if turns >= 8 else KEPT_AT_TWO
             checks.append(
                 _at_least(f"{arm}: part of the clean lift", found.delta / clean.delta, kept)
             )
     return checks
+
+
+def _check_unharmed(arm: str, found: Comparison, note: str) -> Check:
+    if found.topics >= ENOUGH_TOPICS:
+        return _at_least(f"{arm}: lower bound", found.low, UNSEEN_LOW, note)
+    told = f"the mean: {found.topics} topics are too few for its bound ({found.low:+.4f})"
+    return _at_least(f"{arm}: change", found.delta, UNSEEN_LOW, note or told)
 
 
 def _check_counts(outcomes: Sequence[Outcome]) -> list[Check]:
@@ -161,13 +189,12 @@ def _check_counts(outcomes: Sequence[Outcome]) -> list[Check]:
 
 
 def _check_drift(arms: Mapping[str, Comparison]) -> list[Check]:
-    last, fresh = arms.get("drift after 3"), arms.get("drift fresh")
-    if last is None or fresh is None or fresh.after <= 0:
+    last, before = arms.get("drift after 3"), arms.get("drift before")
+    if last is None or before is None or before.after <= 0:
         return []
-    note = f"nDCG@10 {last.after:.3f} of {fresh.after:.3f}"
-    return [
-        _at_least("drift: back after three judged runs", last.after / fresh.after, RELEARNT, note)
-    ]
+    note = f"nDCG@10 {last.after:.3f} of {before.after:.3f}"
+    share = last.after / before.after
+    return [_at_least("drift: back after three judged runs", share, RELEARNT, note)]
 
 
 def _at_least(name: str, value: float, wanted: float, note: str = "") -> Check:

@@ -36,6 +36,9 @@ REPORTS = ROOT / "reports" / "reality-tests"
 SEEDS = (1, 2, 3, 4, 5)
 TUNED_ON = (1, 2)
 RESTART_WAIT_S = 60.0
+TOPICS = 60
+# The quick check: fewer documents, topics and far-off queries.
+FAST_WORKERS, FAST_TOPICS, FAST_FAR = 200, 16, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives the exit status."""
     options = _read_options(arguments)
     try:
-        judged = load_set(options.dataset) if options.dataset else build_staffing_set()
+        judged = _read_set(options)
         for remark in judged.remarks:
             print(f"  note: {remark}")
         record, checks = run_gate(judged, options)
@@ -76,7 +79,7 @@ def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[
     begun = time.monotonic()
     full = not options.fast
     far = list(judged.far) or list_far_queries()
-    far = far[: options.far] if options.far else far
+    far = far[: options.far or None]
     plans = [make_plan(judged, s, 2 if options.fast else 8, options.topics) for s in options.seeds]
     outcomes: list[Outcome] = []
     with _open_fleet(options) as fleet:
@@ -93,7 +96,7 @@ def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[
                     edge,
                     judged,
                     plan,
-                    far if plan is plans[0] or not options.fast else (),
+                    far if plan is plans[0] else (),
                     lambda what, seed=plan.seed: say(f"seed {seed}: {what}"),
                     restart=restart if plan is plans[0] else None,
                     full=full,
@@ -101,13 +104,13 @@ def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[
                 outcomes.append(trial.run())
             say("baselines and latency")
             baselines = compare_baselines(trial, min(2, plans[-1].sizes[-1]))
-            latency = time_playbook(trial)
+            latency = time_playbook(trial) if full else {}
         finally:
             _clear(edge, owned=fleet is not None)
             edge.close()
     reported = _choose_reported(options.seeds, outcomes)
     arms = compare_arms(reported)
-    checks = check_all(judged, reported, arms, latency["p95_ms"])
+    checks = check_all(judged, reported, arms, latency.get("p95_ms"))
     added = [each for outcome in outcomes for each in outcome.added_ms]
     if added:
         latency["through the gateway, mean added ms"] = sum(added) / len(added)
@@ -166,18 +169,25 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--seeds", help="seeds, such as 1,2 (default: 1,2,3,4,5; --fast: 3)")
     parser.add_argument("--out", type=Path, help="where the JSON goes; the HTML goes beside it")
     parser.add_argument("--gateway", help="an address; otherwise a fleet of its own is started")
-    parser.add_argument("--topics", type=int, default=60, help="topics recorded per seed (60)")
-    parser.add_argument("--far", type=int, default=0, help="far-off queries per seed (0: all)")
+    parser.add_argument("--topics", type=int, help="topics recorded per seed (60; --fast: 16)")
+    parser.add_argument("--far", type=int, help="far-off queries (all; --fast: 24)")
     found = parser.parse_args(arguments)
     try:
         default = (3,) if found.fast else SEEDS
         seeds = tuple(int(each) for each in found.seeds.split(",")) if found.seeds else default
     except ValueError:
         parser.error("--seeds takes whole numbers with commas between, such as 1,2")
-    if len(set(seeds)) != len(seeds) or found.topics < 2 or found.far < 0:
-        parser.error("seeds must differ, --topics be at least 2 and --far at least 0")
-    far = found.far or (60 if found.fast else 0)
-    return Options(found.fast, found.dataset, seeds, found.out, found.gateway, found.topics, far)
+    topics = found.topics or (FAST_TOPICS if found.fast else TOPICS)
+    far = found.far or (FAST_FAR if found.fast else 0)
+    if len(set(seeds)) != len(seeds) or topics < 2 or far < 0:
+        parser.error("seeds must differ, --topics be at least 2 and --far above 0")
+    return Options(found.fast, found.dataset, seeds, found.out, found.gateway, topics, far)
+
+
+def _read_set(options: Options) -> JudgedSet:
+    if options.dataset:
+        return load_set(options.dataset)
+    return build_staffing_set(workers=FAST_WORKERS) if options.fast else build_staffing_set()
 
 
 def _open_fleet(options: Options) -> AbstractContextManager[PrivateFleet | None]:

@@ -230,15 +230,11 @@ class Trial:
         relevant = {query.id: changed[query.topic] for query in asked}
         for turn in range(turns):
             self._record_turn(turn, judge_honestly, "judge", f"{self.plan.seed} before", changed)
+        self._measure("drift before", asked)
         self._measure("drift at once", asked, relevant)
         for run in range(1, DRIFT_RUNS + 1):
             self._record_shown(asked, relevant, f"{self.plan.seed} drift {run}")
             self._measure(f"drift after {run}", asked, relevant)
-        self.edge.retire_runs()
-        # As good as it gets: as many runs by someone who never knew the old answer.
-        for run in range(1, DRIFT_RUNS + 1):
-            self._record_shown(asked, relevant, f"{self.plan.seed} fresh {run}")
-        self._measure("drift fresh", asked, relevant)
         self.edge.retire_runs()
 
     def _change_relevance(self) -> dict[str, dict[str, float]]:

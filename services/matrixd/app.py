@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -74,17 +74,15 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
-        lock = DirectoryLock(folder).acquire()
-        try:
+        async with AsyncExitStack() as stack:
+            stack.callback(DirectoryLock(folder).acquire().release)
+            stack.callback(pool.close)
+            stack.push_async_callback(peers.aclose)
+            stack.push_async_callback(memory.aclose)
             await memory.open()
+            stack.push_async_callback(registry.close)
             await registry.open()
             yield
-            await registry.close()
-            await memory.aclose()
-            await peers.aclose()
-            pool.close()
-        finally:
-            lock.release()
 
     async def check_ready() -> dict[str, str]:
         checks = {client.service: await client.check() for client in (peers.embedd, peers.vectord)}

@@ -32,6 +32,8 @@ class Source(Request):
         given = [n for n in ("dataset", "sql", "objects") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError("give exactly one of dataset, sql and objects")
+        if self.objects in ("", []):
+            raise ValueError("objects: give a prefix or keys; an empty one means nothing")
         if self.format != "auto" and self.objects is None:
             raise ValueError("format is for objects only")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, field_validator
 
 from shared.wire.base import Request, Response
 from shared.wire.matrixd import CorpusName
@@ -18,6 +18,13 @@ class RatedDocument(Request):
     corpus: CorpusName
     id: str = Field(min_length=1, max_length=512)
     rating: Literal[1, 0, -1]
+
+    @field_validator("rating", mode="before")
+    @classmethod
+    def _refuse_booleans(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("a rating is 1, 0 or -1")
+        return value
 
 
 class RecordRequest(Request):

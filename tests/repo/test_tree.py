@@ -12,6 +12,7 @@ import pytest
 
 from shared.config import Config
 from shared.daemons import BUILT, PORTS, ROOT
+from shared.sections.matrix import ModelsSection
 
 # The smoke that tells each daemon's story.
 SMOKES = {
@@ -128,6 +129,21 @@ def test_no_file_speaks_of_the_place_it_was_made_in() -> None:
         if match
     ]
     assert found == []
+
+
+def test_models_are_named_in_the_configuration_alone() -> None:
+    section = ModelsSection()
+    values = [*section.weak_models, *(v for v in vars(section).values() if isinstance(v, str))]
+    named = re.compile("|".join(re.escape(name.removesuffix(":latest")) for name in set(values)))
+    homes = {ROOT / "config" / "lakehouse.toml", ROOT / "shared" / "sections" / "matrix.py"}
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in tracked_files()
+        if path not in homes and path.suffix in {".py", ".sh", ".toml"}
+        for match in [named.search(path.read_text("utf-8", "ignore"))]
+        if match
+    ]
+    assert found == [], "name a tier (tier/local_fast) instead of a model"
 
 
 def test_locks_carry_hashes_and_no_addresses() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.clients.matrixd import MatrixdClient
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, Unavailable
 from shared.wire.matrixd import CorpusSpec
 from tests.support.matrixd import World, world
 from tests.support.vectord import until
@@ -274,6 +274,32 @@ async def test_objects_become_documents(tmp_path: Path) -> None:
         info = (await w.matrix.post("/matrix/corpora", params={"wait": 30}, json=wrong)).json()
         assert info["status"] == "failed"
         assert "text names 'title'" in info["job"]["error"]
+
+
+async def test_a_source_without_rows_is_a_corpus_without_documents(tmp_path: Path) -> None:
+    async with world(tmp_path, matrixd={"poll_s": 0.05}) as w:
+        await w.corpus("jobs", rows(3), refresh="on_ingest")
+        w.tables.put("jobs", [])
+
+        async def emptied() -> bool:
+            return (await w.matrix.get("/matrix/corpora/jobs")).json()["documents"] == 0
+
+        await until(emptied)
+        assert (await w.search("welder"))["hits"] == []
+
+
+async def test_a_damaged_ledger_is_told_and_never_begun_anew(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.corpus("jobs", rows(3))
+        await w.stop()
+        file = w.config.data_dir("matrixd") / "corpora.sqlite"
+        kept = file.read_bytes()
+        file.write_bytes(b"not a database" * 100)
+        with pytest.raises(Unavailable, match="cannot be read"):
+            await w.start()
+        file.write_bytes(kept)
+        await w.restart()
+        assert (await w.matrix.get("/matrix/corpora/jobs")).json()["documents"] == 3
 
 
 async def test_two_at_once_make_one_corpus(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from shared.clients.matrixd import MatrixdClient
 from shared.errors import NotFound
+from shared.journal import Journal
 from shared.wire.matrixd_playbook import RecordRequest, RetireRequest
 from tests.support.matrixd import World, world
 
@@ -218,6 +219,21 @@ async def test_a_damaged_log_costs_only_what_was_hit(tmp_path: Path) -> None:
         left = (await w.matrix.get("/matrix/playbook")).json()["episodes"]
         assert [e["run_id"] for e in left] == ["r2", "r0"]
         assert (await record(w, ("d7", 1)))["status"] == 201
+
+
+async def test_a_record_of_another_kind_costs_only_itself(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.corpus("jobs", DOCS)
+        await record(w, ("d1", 1), run_id="r0")
+        await w.stop()
+        with Journal(w.config.data_dir("matrixd") / "playbook") as journal:
+            journal.append_many_sync([{"kind": "episode", "id": "x"}, {"kind": "later"}])
+        await w.start()
+        await record(w, ("d2", 1), run_id="r1")
+        left = (await w.matrix.get("/matrix/playbook")).json()["episodes"]
+        assert [e["run_id"] for e in left] == ["r1", "r0"]
+        text = (await w.matrix.get("/metrics")).text
+        assert "lakehouse_matrixd_records_unreadable_total 1.0" in text
 
 
 async def test_the_client_speaks_these_routes(tmp_path: Path) -> None:

@@ -58,8 +58,8 @@ def compose(
     needed = _count(bare)
     if needed > budget:
         raise Unprocessable(
-            f"The query{' and the system message' if system else ''} alone take about {needed} "
-            f"tokens; token_budget is {budget}. Raise it.",
+            f"The query, with the system message if any, takes about {needed} tokens alone; "
+            f"token_budget is {budget}. Raise it.",
             details={"needed": needed, "token_budget": budget},
         )
     if isolated:

@@ -3,11 +3,11 @@
 A candidate's support is its cosine with the query, the share of the query's telling words and
 letter runs that it holds, and its nearness to what the best candidates have in common. None of
 these is judged by its height, which differs from query to query, but by the distance to the
-best candidate in units of the list's own spread: where one candidate stands out the line is
-close below it, where many are alike it is far down.
+best candidate in units of the list's own spread. The line is closer below a best one that is
+itself near the query; one that is not may be the wrong one.
 
-Weights and line were fitted on two public sets (ESCO occupations, answers of Stack Exchange)
-and checked on sets that had no part in it; `docs/matrixd.md` has the figures. Same input, same
+The weights were fitted on two public sets (ESCO occupations, questions of Stack Exchange) and
+checked on others that had no part in it; `docs/matrixd.md` has the figures. Same input, same
 answer: nothing here is random or learnt at run time.
 """
 
@@ -27,8 +27,9 @@ Floats = NDArray[np.float64]
 WORDS, RUNS, COMMON = 0.018, 0.191, 0.606
 # The unit of distance: a constant and the list's standard deviation.
 UNIT_BASE, UNIT_SPREAD = 0.032, 0.298
-# How far below the best a candidate may stay, and what `strictness` adds or takes at its ends.
-LINE, STRICTNESS_SPAN = -4.7, 3.0
+# How far below the best a candidate may stay: less far the nearer the best one is to the query,
+# since one that is not near may be the wrong one; and what `strictness` moves that by.
+LINE, CERTAINTY, STRICTNESS_SPAN = -6.5, 3.0, 3.0
 # Below this cosine, and without a word in common, nothing is about the query, alone or not.
 FLOOR = 0.0
 # How sharply the best candidates define what is common, in cosine.
@@ -74,9 +75,9 @@ def judge(
     support = cosine + WORDS * words + RUNS * runs + COMMON * _share_direction(cosine, vectors)
     unit = UNIT_BASE + UNIT_SPREAD * float(support.std())
     distance = (support - support.max()) / unit
-    line = LINE + STRICTNESS_SPAN * (strictness - 0.5)
-    verdicts: list[Judged] = []
     best = float(cosine.max())
+    line = LINE + CERTAINTY * best + STRICTNESS_SPAN * (strictness - 0.5)
+    verdicts: list[Judged] = []
     for at, far in enumerate(distance.tolist()):
         near = float(cosine[at])
         strange = near < FLOOR and words[at] == 0
@@ -96,11 +97,11 @@ def _explain(
     if strange:
         return f"off topic: similarity {near:.2f}, and no word of the query"
     if far >= line:
-        return f"on topic: similarity {near:.2f}, {-far:.1f} units below the best of {best:.2f}"
+        return f"on topic: similarity {near:.2f}, {abs(far):.1f} units below the best of {best:.2f}"
     lacking = f"; lacks {', '.join(missing)}" if missing else ""
     return (
         f"adjacent topic: similarity {near:.2f} beside {best:.2f} of the best, "
-        f"{-far:.1f} units below it where {-line:.1f} are allowed{lacking}"
+        f"{abs(far):.1f} units below it where {-line:.1f} are allowed{lacking}"
     )
 
 

@@ -24,6 +24,8 @@ class Corpus:
         # Asked for while a job was under way: another one follows.
         self.again = False
         self.idle = asyncio.Event()
+        # When a failed refresh may be tried again by itself, on the loop's clock.
+        self.patient_until = 0.0
         self._ledger = ledger
         self._pool = pool
 

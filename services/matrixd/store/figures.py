@@ -21,6 +21,9 @@ class Figures:
         self.activations = count("playbook_activations_total", "Searches that the playbook changed")
         self.episodes = Gauge("lakehouse_matrixd_episodes", "Episodes in force", registry=registry)
         self.recorded = count("episodes_recorded_total", "Episodes recorded")
+        self.unreadable = count(
+            "records_unreadable_total", "Records of the playbook's log that could not be read"
+        )
         self.dropped = count("relevance_dropped_total", "Candidates dropped as off topic")
         self.rerank_seconds = Histogram(
             "lakehouse_matrixd_playbook_seconds",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -72,14 +72,13 @@ class Gatherer:
         query: str,
         names: Sequence[str],
         filters: dict[str, Any] | None,
-        wants_vectors: Callable[[str, list[float]], bool],
+        include: Sequence[Include],
     ) -> Gathered:
         """What each corpus has for a query.
 
         Args:
             names: corpora, as of `choose`.
-            wants_vectors: whether candidates of a model are needed with their vectors, for
-                a query's vector.
+            include: what is wanted of each candidate beside its scores.
 
         Raises:
             Invalid: the filter. NotFound: none of the corpora exists.
@@ -113,10 +112,9 @@ class Gatherer:
             else:
                 gathered.vectors[model] = result.vectors[0]
         askable = [c for c in corpora if c.state.model in gathered.vectors]
-        with_vectors = {m for m, v in gathered.vectors.items() if wants_vectors(m, v)}
         results = await asyncio.gather(
             *(
-                self._ask(c, query, gathered.vectors[c.state.model], filters, with_vectors)
+                self._ask(c, query, gathered.vectors[c.state.model], filters, include)
                 for c in askable
             )
         )
@@ -142,13 +140,14 @@ class Gatherer:
         query: str,
         vector: list[float],
         filters: dict[str, Any] | None,
-        with_vectors: set[str],
+        include: Sequence[Include],
     ) -> Asked | CorpusAnswer:
-        include: list[Include] = ["text", "metadata"]
-        if corpus.state.model in with_vectors:
-            include.append("vector")
         ask = Query(
-            vector=vector, text=query, k=self._section.candidates, filter=filters, include=include
+            vector=vector,
+            text=query,
+            k=self._section.candidates,
+            filter=filters,
+            include=list(include),
         )
         try:
             async with asyncio.timeout(self._section.corpus_timeout_s):

@@ -15,9 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from services.matrixd.core.corpora import State
 from services.matrixd.core.documents import Document
-from shared.errors import InsufficientStorage
+from shared.errors import InsufficientStorage, Unavailable
 from shared.wire.matrixd import CorpusSpec
 
 FILE = "corpora.sqlite"
@@ -65,14 +67,28 @@ class Ledger:
         self._db: sqlite3.Connection | None = None
 
     def open(self) -> list[Kept]:
-        """Opens or makes the file and gives the corpora in it, by name."""
+        """Opens or makes the file and gives the corpora in it, by name.
+
+        Raises:
+            Unavailable: the file is damaged.
+        """
+        try:
+            return self._open()
+        except (sqlite3.DatabaseError, ValidationError) as error:
+            self.close()
+            raise Unavailable(
+                f"{FILE} in matrixd's data directory cannot be read ({error}). Restore it from a "
+                "backup, or move it away and make the corpora again."
+            ) from error
+
+    def _open(self) -> list[Kept]:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+        self._db = db
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
         db.execute("pragma temp_store = memory")
         if db.execute("pragma user_version").fetchone()[0] != LAYOUT:
             db.executescript(f"begin; {_SCHEMA} pragma user_version = {LAYOUT}; commit;")
-        self._db = db
         return [
             Kept(
                 uid,

@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import dataclasses
 import importlib
+import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ from shared.pool import BlockingPool
 from shared.wire.matrixd import NoteUsed
 from shared.wire.matrixd_playbook import RatedDocument
 
+logger = logging.getLogger("lakehouse.matrixd")
+
 Ref = tuple[str, str]
 PLAYBOOK = "services.matrixd.core.playbook"
+_WARM_AFTER_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,8 @@ class Memory:
         self._core: Any = None
         self._changing = asyncio.Lock()
         self._loading: asyncio.Task[None] | None = None
+        self._warming: asyncio.Task[None] | None = None
+        self._stale = False
 
     # --- start and stop
 
@@ -74,8 +80,8 @@ class Memory:
 
     async def aclose(self) -> None:
         """Closes the log."""
-        if self._loading is not None:
-            await asyncio.gather(self._loading, return_exceptions=True)
+        tasks = [task for task in (self._loading, self._warming) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._journal.aclose()
 
     def check(self) -> str:
@@ -103,14 +109,20 @@ class Memory:
             self._core = await asyncio.to_thread(importlib.import_module, PLAYBOOK)
             await self._pool.run(self._replay)
             self._count()
+            self._warm()
 
     def _replay(self) -> None:
         for record in self._journal.replay():
             payload = record.payload
-            if payload.get("kind") == "episode":
-                self._take(record.seq, payload)
-            elif payload.get("kind") == "retire":
-                self._withdraw(payload["ids"], payload["at"], payload["reason"])
+            try:
+                if payload.get("kind") == "episode":
+                    self._take(record.seq, payload)
+                elif payload.get("kind") == "retire":
+                    self._withdraw(payload["ids"], payload["at"], payload["reason"])
+            except (KeyError, TypeError, ValueError):
+                # One record that cannot be read must not cost the others.
+                self._figures.unreadable.inc()
+                logger.exception("Record %d of the playbook cannot be read", record.seq)
         for model, episodes in self._episodes.items():
             self._playbooks[model] = self._core.Playbook.build(episodes.values())
 
@@ -159,6 +171,7 @@ class Memory:
                     self._playbooks[model] = await self._pool.run(before.record, episode)
             self._figures.recorded.inc()
             self._count()
+            self._warm()
             return entry
 
     async def retire(self, ids: Collection[str], reason: str) -> None:
@@ -175,6 +188,23 @@ class Memory:
                 left = self._playbooks[model]
                 self._playbooks[model] = await self._pool.run(left.retire, record["ids"])
             self._count()
+            self._warm()
+
+    def _warm(self) -> None:
+        """Has what searches need of the newest notes worked out beside them, once at a time."""
+        self._stale = True
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.get_running_loop().create_task(
+                self._keep_warm(), context=contextvars.Context()
+            )
+
+    async def _keep_warm(self) -> None:
+        while self._stale:
+            # Of many records in a row only the last state is worth the work.
+            await asyncio.sleep(_WARM_AFTER_S)
+            self._stale = False
+            for playbook in list(self._playbooks.values()):
+                await self._pool.run(lambda playbook=playbook: playbook.strictness)
 
     def _take(self, seq: int, payload: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
         entry = Entry(
@@ -193,12 +223,14 @@ class Memory:
         if entry.id in self.entries:
             # Acknowledged late and sent again: the first record counts.
             return self.entries[entry.id], {}
+        made: dict[str, Any] = {
+            model: dataclasses.replace(self._core.Episode.from_json(view), seq=seq)
+            for model, view in payload["views"].items()
+        }
         self.entries[entry.id] = entry
         self.by_basis.setdefault(entry.basis, []).append(entry)
-        made: dict[str, Any] = {}
-        for model, view in payload["views"].items():
-            made[model] = dataclasses.replace(self._core.Episode.from_json(view), seq=seq)
-            self._episodes.setdefault(model, {})[entry.id] = made[model]
+        for model, episode in made.items():
+            self._episodes.setdefault(model, {})[entry.id] = episode
         return entry, made
 
     def _withdraw(self, ids: Iterable[str], at: str, reason: str) -> set[str]:
@@ -223,28 +255,19 @@ class Memory:
 
     # --- use
 
-    def is_near(self, model: str, vector: list[float]) -> bool:
-        """Whether any note may speak for a query; else a search is as if there were none."""
-        playbook = self._playbooks.get(model)
-        return playbook is not None and bool(playbook.is_near(_to_unit(vector)))
-
     def rerank(
         self,
         model: str,
         query: str,
         vector: list[float],
         cold: Any,
-        vectors: Mapping[Ref, Any],
         explain: bool,
     ) -> Told | None:
         """The cold list with the playbook's evidence; None when it has nothing to say."""
         playbook = self._playbooks.get(model)
         if playbook is None:
             return None
-        unit = _to_unit(vector)
-        if not playbook.is_near(unit):
-            return None
-        done = playbook.rerank(query, unit, cold, vectors or None, explain=explain)
+        done = playbook.rerank(query, _to_unit(vector), cold, explain=explain)
         notes = [
             NoteUsed(
                 episode_id=use.episode_id,

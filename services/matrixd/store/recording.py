@@ -110,7 +110,7 @@ class Recorder:
         rated = list(dict.fromkeys(one.corpus for one in ratings))
         self._check_corpora([*rated, *(request.corpora or ())])
         names = self._choose(rated, request.corpora)
-        gathered = await self._gatherer.gather(request.query, names, None, lambda *_: True)
+        gathered = await self._gatherer.gather(request.query, names, None, ("vector",))
         for corpus in rated:
             answer = gathered.answers[corpus]
             if answer.status not in ("ok", "building"):

@@ -25,6 +25,8 @@ from shared.wire.matrixd import CorpusDeleted, CorpusInfo, CorpusList, CorpusSpe
 logger = logging.getLogger("lakehouse.matrixd")
 
 _RETRY_S = 1.0
+# Looks at a dataset before a refresh that failed is tried again.
+_FAILED_POLLS = 12
 
 
 class Registry:
@@ -119,8 +121,12 @@ class Registry:
                 if not replace:
                     check_same(corpus.spec, spec)
                 await self._stop(corpus)
-                corpus.spec = spec
-                await self._begin(corpus)
+                before, corpus.spec = corpus.spec, spec
+                try:
+                    await self._begin(corpus)
+                except LakehouseError:
+                    corpus.spec = before
+                    raise
                 status = 200
             else:
                 status = 200
@@ -242,14 +248,18 @@ class Registry:
 
     async def _follow_ingests(self) -> None:
         """Refreshes corpora whose datasets have changed, for as long as the daemon runs."""
+        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(self._section.poll_s)
             for corpus in list(self._corpora.values()):
                 if corpus.spec.refresh != "on_ingest" or corpus.task is not None:
                     continue
+                if corpus.state.job.status == "failed" and loop.time() < corpus.patient_until:
+                    continue
                 try:
                     snapshots = await self._sources.read_snapshots(corpus.spec)
                     if snapshots != corpus.state.snapshots:
+                        corpus.patient_until = loop.time() + _FAILED_POLLS * self._section.poll_s
                         await self.refresh(corpus.spec.name, wait_s=0)
                 except NotFound:
                     continue  # deleted meanwhile

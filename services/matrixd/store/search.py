@@ -36,14 +36,10 @@ class Searcher:
             Invalid, NotFound, Unavailable: as of `Gatherer.gather`.
         """
         names = self._gatherer.choose(request.corpora)
-        use = request.use_playbook
-        if use:
+        if request.use_playbook:
             await self._memory.prepare()
         gathered = await self._gatherer.gather(
-            request.query,
-            names,
-            request.filters,
-            lambda model, vector: use and self._memory.is_near(model, vector),
+            request.query, names, request.filters, ("text", "metadata")
         )
         ranking = await self.ranking()
         answer = await self._pool.run(self._rank, ranking, request, gathered)
@@ -75,7 +71,6 @@ class Searcher:
                     request.query,
                     gathered.vectors[model],
                     cold,
-                    ranking.vectors_of(parts),
                     request.explain,
                 )
                 self._figures.rerank_seconds.observe(time.perf_counter() - begun)

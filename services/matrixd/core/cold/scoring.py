@@ -21,7 +21,7 @@ COSINE = 6.0
 LOG_RANK = -1.1
 LEXICAL = 1.2
 CORPUS = 1.0
-INTERCEPT = -1.8
+INTERCEPT = -1.3
 
 
 def rank_cold(lists: Sequence[tuple[Candidates, Calibration]]) -> ColdList:

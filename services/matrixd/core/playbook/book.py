@@ -15,6 +15,7 @@ from services.matrixd.core.playbook.episodes import Episode, Vector
 from services.matrixd.core.playbook.fusion import mix_scores, order_scores
 from services.matrixd.core.playbook.identity import Considered, Near, consider
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
+from services.matrixd.core.playbook.needs import COMMON
 from services.matrixd.core.playbook.notes import Note, make_note, make_profile
 from services.matrixd.core.playbook.strictness import (
     SAMPLE,
@@ -83,7 +84,7 @@ class Playbook:
         if last is not None and (episode.seq, episode.id) < (last.seq, last.id):
             return Playbook(_State.of_notes([*self._notes, note]), {})
         grown = self._state.add(note)
-        if grown.trusts != self._trusts:
+        if _weights(grown.trusts) != _weights(self._trusts):
             return Playbook(grown, {})
         vector = note.profile.vector
         kept = {key: each for key, each in self._memo.items() if each.is_beyond(vector)}
@@ -211,9 +212,18 @@ class Playbook:
             losses.append(masked.losses)
         return losses
 
+    def _is_same(self, at: int, common: int, believed: int) -> bool:
+        other = self._notes[at]
+        known = len(other.believe(self._trusts[other.episode.source]))
+        return common >= COMMON * min(believed, known)
+
     def _mask(self, note: Note, believers: Mapping[Ref, set[int]]) -> _Masked:
         believed = note.believe(self._trusts[note.episode.source])
-        own = {at for ref in believed for at in believers[ref]}
+        times: dict[int, int] = {}
+        for ref in believed:
+            for at in believers[ref]:
+                times[at] = times.get(at, 0) + 1
+        own = [at for at, common in times.items() if self._is_same(at, common, len(believed))]
         places, cosines = self._index.nearest(note.episode.vector, without=own, below=TWIN)
         near = self._gather(places, cosines)
         reach = float(cosines[-1]) if len(places) == self._index.most else LEAST_COSINE
@@ -284,6 +294,11 @@ class _State:
 
 def _count(tally: Tally, note: Note) -> None:
     tally.add((logit, vote > 0) for vote, logit in note.votes.values())
+
+
+def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, float]]:
+    # What of trust reaches the evidence; how many ratings it rests on does not.
+    return {source: (trust.positive, trust.negative) for source, trust in trusts.items()}
 
 
 def _mean_clarity(near: Near) -> float:

@@ -125,7 +125,7 @@ class Episode:
             if kin.size:
                 shape = (len(found.rated), len(found.cold.refs))
                 found = replace(found, kin=kin.reshape(shape))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"not an episode: {error!r}") from error
         lengths = {len(found.cold.refs), *map(len, (found.cold.p0, found.cold.cosine))}
         if len(lengths) > 1 or not all(math.isfinite(each.rating) for each in found.ratings):

@@ -40,7 +40,7 @@ CERTAIN = 6.0
 # Off the domain that was recorded, only queries so near activate a need.
 OFF_DOMAIN = 0.75
 # Less probable needs are not used.
-LEAST = 0.05
+LEAST = 0.2
 
 
 @dataclass(frozen=True, slots=True)

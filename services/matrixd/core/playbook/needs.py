@@ -1,7 +1,7 @@
 """Notes near a query, put together into needs, and each need's evidence.
 
 Two notes are of one need when their queries are alike and half of the pairs between their
-groups believe in a common document (average link: single link would chain needs that merely
+groups believe in the same documents (average link: single link would chain needs that merely
 touch). Only the notes near the query at hand are grouped, so that nothing depends on notes
 far away, and a retired one leaves no trace.
 """
@@ -21,10 +21,15 @@ from services.matrixd.core.playbook.trust import Trust
 ALIKE = 0.5
 SAME = 0.98
 LINKED = 0.5
+# Part of the fewer documents that two notes must both believe in: needs whose answers merely
+# overlap are not one.
+COMMON = 0.5
 # Evidence of one need for one document is bounded. Log odds.
 MOST = 6.0
 # What is left of a vote that a later one of a source that never errs contradicts.
 OUTDATED = 0.3
+# From this clarity on, a source that takes its praise back is believed to have seen a change.
+CAREFUL = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +56,13 @@ def group_notes(
     for at, (note, trust) in enumerate(zip(notes, trusts, strict=True)):
         for ref in note.believe(trust):
             holders.setdefault(ref, []).append(at)
-    shared = (between >= SAME).astype(np.float64)
+    common = np.zeros((count, count))
     for places in holders.values():
         if len(places) > 1:
-            shared[np.ix_(places, places)] = 1.0
+            common[np.ix_(places, places)] += 1.0
+    sizes = np.array([len(note.believe(trust)) for note, trust in zip(notes, trusts, strict=True)])
+    least = COMMON * np.minimum(sizes[:, None], sizes)
+    shared = ((between >= SAME) | ((common > 0) & (common >= least))).astype(np.float64)
     np.fill_diagonal(shared, 0.0)
     groups: list[tuple[int, ...]] = []
     for component in _components((shared > 0) & (between >= ALIKE), count):
@@ -65,6 +73,7 @@ def group_notes(
 def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]) -> Need:
     """The need of a group of notes."""
     order = sorted(group, key=lambda at: (notes[at].episode.seq, notes[at].episode.id))
+    overruled = _find_overruled(order, notes, trusts)
     praise: dict[Ref, float] = {}
     blame: dict[Ref, float] = {}
     logits: dict[Ref, float] = {}
@@ -73,14 +82,19 @@ def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence
         # A careful source's later word outdates earlier ones; a careless one's hardly does.
         kept = 1 - (1 - OUTDATED) * trust.clarity**4
         for ref, (vote, logit) in notes[at].votes.items():
+            logits[ref] = max(logit, logits.get(ref, logit))
+            if (at, ref) in overruled:
+                praise.setdefault(ref, 0.0)
+                continue
             if vote > 0:
                 praise[ref] = praise.get(ref, 0.0) + trust.positive
                 blame[ref] = blame.get(ref, 0.0) * kept
             else:
                 blame[ref] = blame.get(ref, 0.0) + trust.negative
                 praise[ref] = praise.get(ref, 0.0) * kept
-            logits[ref] = max(logit, logits.get(ref, logit))
-    evidence = {ref: min(max(praise[ref] - blame[ref], -MOST), MOST) for ref in sorted(praise)}
+    evidence = {
+        ref: min(max(praise[ref] - blame.get(ref, 0.0), -MOST), MOST) for ref in sorted(praise)
+    }
     believed = to_logit(0.3)
     positives = tuple(
         ref for ref, odds in evidence.items() if odds > 0 and odds + logits[ref] >= believed
@@ -88,11 +102,42 @@ def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence
     return Need(tuple(order), evidence, positives)
 
 
+def _find_overruled(
+    order: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]
+) -> set[tuple[int, Ref]]:
+    """Votes that their own source has taken back since.
+
+    Asked the very same again, a source's later word on a document stands. And where it takes
+    back all that an earlier episode praised and it has judged again, the need has changed: what
+    that episode blamed was blamed beside an answer that is none any more, so none of it counts.
+    """
+    said: dict[str, dict[Ref, int]] = {}
+    repeated: dict[tuple[str, str], dict[Ref, int]] = {}
+    overruled: set[tuple[int, Ref]] = set()
+    for at in reversed(order):
+        episode, votes = notes[at].episode, notes[at].votes
+        later = said.setdefault(episode.source, {})
+        same = repeated.setdefault((episode.source, " ".join(episode.query.split()).lower()), {})
+        known = later if trusts[at].clarity >= CAREFUL else same
+        praised = {known[ref] for ref, (vote, _) in votes.items() if vote > 0 and ref in known}
+        if praised == {-1}:
+            overruled.update((at, ref) for ref in votes)
+            continue
+        overruled.update(
+            (at, ref) for ref, (vote, _) in votes.items() if same.get(ref, vote) != vote
+        )
+        for ref, (vote, _) in votes.items():
+            later.setdefault(ref, vote)
+            same.setdefault(ref, vote)
+    return overruled
+
+
 def _components(
     linked: np.ndarray[tuple[int, int], np.dtype[np.bool_]], count: int
 ) -> list[list[int]]:
     label = list(range(count))
-    for one, other in zip(*(found.tolist() for found in np.nonzero(linked)), strict=True):
+    pairs: list[list[int]] = np.argwhere(linked).tolist()
+    for one, other in pairs:
         if other < one and label[one] != label[other]:
             old, new = label[one], label[other]
             label = [new if each == old else each for each in label]

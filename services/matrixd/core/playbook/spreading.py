@@ -19,7 +19,7 @@ from services.matrixd.core.playbook.notes import Note
 STEEPNESS = 12.0
 MOST = 3.0
 # Notes of a need that are asked, nearest first.
-ASKED = 8
+ASKED = 4
 
 
 def spread_evidence(

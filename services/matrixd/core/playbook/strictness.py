@@ -24,9 +24,9 @@ SAMPLE = 200
 BEARABLE = 0.004
 # What is expected before notes tell: the loss halves with each step of ln 2 / DECAY. It counts
 # as much as so many notes, because what few notes tell is mostly chance.
-EXPECTED = 0.016
+EXPECTED = 0.0115
 DECAY = 0.9
-EXPECTED_NOTES = 150
+EXPECTED_NOTES = 400
 DEPTH = 10
 
 

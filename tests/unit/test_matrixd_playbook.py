@@ -1,0 +1,238 @@
+"""The playbook's promises: it helps, it harms nobody, and what is taken back leaves no trace."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from services.matrixd.core.playbook import Episode, Playbook, Rating, Reranked
+from tests.support.playbook import World
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(scope="module")
+def episodes(world: World) -> list[Episode]:
+    return [world.episode(n % 20, n) for n in range(60)]
+
+
+def ask(world: World, playbook: Playbook, vector: np.ndarray, **how: bool) -> Reranked:
+    return playbook.rerank("q", vector, world.search(vector), **how)
+
+
+def same(one: Reranked, other: Reranked) -> bool:
+    return (
+        one.refs == other.refs
+        and one.scores.tobytes() == other.scores.tobytes()
+        and one.notes == other.notes
+        and dict(one.contributions) == dict(other.contributions)
+    )
+
+
+def test_an_empty_playbook_changes_nothing(world: World) -> None:
+    vector = world.ask(0)
+    cold = world.search(vector)
+    found = Playbook.build([]).rerank("q", vector, cold)
+    assert not found.activated
+    assert found.refs is cold.refs
+    assert found.scores is cold.p0
+
+
+def test_a_repeated_query_finds_what_helped_first(world: World) -> None:
+    for need in range(8):
+        episode = world.episode(need, 1)
+        found = ask(world, Playbook.build([episode]), episode.vector)
+        assert found.activated
+        assert world.rank(found.refs, need) == 1
+
+
+def test_paraphrases_gain_and_unseen_needs_keep_their_order(
+    world: World, episodes: list[Episode]
+) -> None:
+    playbook = Playbook.build(episodes)
+    gained = lost = 0
+    for _ in range(5):
+        for need in range(20):
+            vector = world.ask(need)
+            before = world.rank(world.search(vector).refs, need)
+            after = world.rank(ask(world, playbook, vector).refs, need)
+            gained += after < before
+            lost += after > before
+    assert gained > 30
+    assert lost <= gained / 10
+    moved = 0
+    for need in range(20, 40):
+        vector = world.ask(need)
+        moved += ask(world, playbook, vector).refs[:10] != world.search(vector).refs[:10]
+    assert moved <= 1
+
+
+def test_what_is_far_from_every_note_is_left_alone(world: World, episodes: list[Episode]) -> None:
+    playbook = Playbook.build(episodes)
+    for number in range(50):
+        vector = World(seed=100 + number, needs=1, documents=3).centres[0]
+        assert not ask(world, playbook, vector).activated
+
+
+def test_order_of_arrival_and_way_of_building_change_no_bit(
+    world: World, episodes: list[Episode]
+) -> None:
+    shuffled = episodes.copy()
+    random.Random(4).shuffle(shuffled)
+    built = Playbook.build(episodes)
+    other = Playbook.build(shuffled)
+    grown = Playbook.build(episodes[:10])
+    assert grown.strictness >= 0  # worked out early, and to be brought up to date
+    for episode in episodes[10:]:
+        grown = grown.record(episode)
+    assert built.strictness == other.strictness == grown.strictness
+    for need in range(25):
+        vector = world.ask(need)
+        found = ask(world, built, vector, explain=True)
+        assert same(found, ask(world, other, vector, explain=True))
+        assert same(found, ask(world, grown, vector, explain=True))
+
+
+def test_what_is_retired_leaves_no_trace(world: World, episodes: list[Episode]) -> None:
+    never = Playbook.build(episodes[:40])
+    dice = random.Random(2)
+    poison = [
+        world.episode(n % 20, 1000 + n, flipped=[dice.random() < 0.7 for _ in range(10)])
+        for n in range(30)
+    ]
+    poisoned = never
+    for episode in poison:
+        poisoned = poisoned.record(episode)
+    cleaned = poisoned.retire([episode.id for episode in poison])
+    assert poisoned.sources() != never.sources()
+    assert cleaned.sources() == never.sources()
+    assert cleaned.notes() == never.notes()
+    for need in range(25):
+        vector = world.ask(need)
+        assert same(ask(world, cleaned, vector), ask(world, never, vector))
+
+
+def test_retiring_everything_is_cold(world: World, episodes: list[Episode]) -> None:
+    empty = Playbook.build(episodes).retire([episode.id for episode in episodes])
+    vector = world.ask(1)
+    assert empty.size == 0
+    assert not ask(world, empty, vector).activated
+
+
+def test_recording_twice_and_retiring_strangers_change_nothing(
+    world: World, episodes: list[Episode]
+) -> None:
+    playbook = Playbook.build(episodes[:5])
+    assert playbook.record(episodes[2]) is playbook
+    assert playbook.retire(["nobody"]) is playbook
+
+
+def test_older_and_newer_views_go_on_beside_each_other(
+    world: World, episodes: list[Episode]
+) -> None:
+    base = Playbook.build(episodes[:20])
+    vector = world.ask(3)
+    before = ask(world, base, vector)
+    one, other = base.record(episodes[20]), base.record(episodes[21])
+    assert same(before, ask(world, base, vector))
+    assert same(ask(world, one, vector), ask(world, Playbook.build(episodes[:21]), vector))
+    expected = Playbook.build([*episodes[:20], episodes[21]])
+    assert same(ask(world, other, vector), ask(world, expected, vector))
+
+
+def test_an_episode_survives_json_bit_by_bit(world: World, episodes: list[Episode]) -> None:
+    back = [Episode.from_json(episode.to_json()) for episode in episodes]
+    for one, other in zip(episodes, back, strict=True):
+        assert one.to_json() == other.to_json()
+    for need in range(20):
+        vector = world.ask(need)
+        found = ask(world, Playbook.build(episodes), vector)
+        assert same(found, ask(world, Playbook.build(back), vector))
+
+
+@pytest.mark.parametrize("damage", [{"vector": None}, {"cold": {}}, {"ratings": [[1]]}])
+def test_a_damaged_episode_is_refused(episodes: list[Episode], damage: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="not an episode"):
+        Episode.from_json({**episodes[0].to_json(), **damage})
+
+
+def test_explanations_add_up(world: World, episodes: list[Episode]) -> None:
+    playbook = Playbook.build(episodes)
+    vector = world.ask(2)
+    cold = world.search(vector)
+    found = playbook.rerank("q", vector, cold, explain=True)
+    assert found.activated
+    p0 = dict(zip(cold.refs, cold.p0.tolist(), strict=True))
+    for ref, score in zip(found.refs, found.scores.tolist(), strict=True):
+        told = sum(each.delta for each in found.contributions.get(ref, []))
+        assert score - p0[ref] == pytest.approx(told, abs=1e-9)
+    used = {use.episode_id for use in found.notes}
+    assert {each.episode_id for told in found.contributions.values() for each in told} <= used
+
+
+def test_ratings_of_what_was_not_shown_are_ignored(world: World) -> None:
+    vector = world.ask(4)
+    honest = world.episode(4, 1, vector)
+    bribed = Episode("b", 2, "q", vector, honest.cold, (Rating("c", "never-shown", 1.0),), "bribed")
+    found = ask(world, Playbook.build([bribed]), vector)
+    assert found.refs == world.search(vector).refs
+    view = Playbook.build([bribed]).notes()[0]
+    assert (view.helpful, view.harmful, view.ignored) == (0, 0, 1)
+
+
+def test_a_source_that_errs_is_believed_less(world: World) -> None:
+    dice = random.Random(9)
+
+    def record(rate: float, source: str, start: int) -> list[Episode]:
+        return [
+            world.episode(
+                n % 20,
+                start + n,
+                flipped=[dice.random() < rate for _ in range(10)],
+                source=source,
+            )
+            for n in range(120)
+        ]
+
+    book = Playbook.build(
+        [*record(0.0, "careful", 0), *record(0.2, "hasty", 1000), *record(0.45, "coin", 2000)]
+    )
+    found = book.sources()
+    assert found["careful"].positive > found["hasty"].positive > found["coin"].positive
+    assert found["careful"].accuracy > 0.9
+    assert found["coin"].accuracy < 0.7
+
+
+def test_newer_evidence_wins_over_older(world: World) -> None:
+    vector = world.ask(5)
+    cold = world.search(vector)
+    other = next(i for _, i in cold.refs[4:10] if i != world.answers[5])
+    clean = [world.episode(n % 20, n) for n in range(60)]
+    before = [world.episode(5, 100 + n, vector) for n in range(3)]
+    playbook = Playbook.build([*clean, *before])
+    assert world.rank(ask(world, playbook, vector).refs, 5) == 1
+    for run in range(3):
+        playbook = playbook.record(world.episode(5, 200 + run, vector, answer=other))
+    first = ask(world, playbook, vector).refs[0]
+    assert first == ("c", other)
+
+
+def test_only_documents_of_the_searched_corpora_come_back(
+    world: World, episodes: list[Episode]
+) -> None:
+    vector = world.ask(2)
+    cold = world.search(vector).head(3)
+    found = Playbook.build(episodes).rerank("q", vector, cold)
+    assert sorted(found.refs) == sorted(cold.refs)
+
+
+def test_a_vector_of_another_model_is_not_compared(world: World, episodes: list[Episode]) -> None:
+    playbook = Playbook.build(episodes)
+    other = np.ones(7, np.float32) / np.float32(np.sqrt(7))
+    assert not playbook.is_near(other)
+    assert not playbook.rerank("q", other, world.search(world.ask(1))).activated
