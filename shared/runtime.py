@@ -74,6 +74,8 @@ def create_base(
         version=VERSION,
         lifespan=lifespan or _no_lifespan,
         docs_url=None,
+        # A redirect would name the daemon's own address to a client of the gateway.
+        redirect_slashes=False,
         redoc_url=None,
         # Its own figures and traces look at the environment in every request.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},

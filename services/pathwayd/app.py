@@ -78,14 +78,7 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
         parts: Parts = app.state.parts
         return {**parts.ledger.check(), "embedd": await parts.embedder.check()}
 
-    app = create_base(
-        "pathwayd",
-        config,
-        lifespan=lifespan,
-        ready=check_ready,
-        # A redirect would name this daemon, which is not where the caller is.
-        redirect_slashes=False,
-    )
+    app = create_base("pathwayd", config, lifespan=lifespan, ready=check_ready)
     add_trace_routes(app)
     add_search_routes(app)
     add_mem0_routes(app, read_body, lambda: app.state.parts.memories)
