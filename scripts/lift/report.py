@@ -24,6 +24,7 @@ color:var(--ink);background:var(--paper)}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}
 p{color:var(--soft)}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:.3rem .6rem;border-bottom:1px solid var(--line)}
+td:nth-child(-n+4):not(:first-child){white-space:nowrap}
 th:first-child,td:first-child{text-align:left}td.note{text-align:left;color:var(--soft)}
 .pass{color:var(--good);font-weight:600}.fail{color:var(--bad);font-weight:600}
 .verdict{font-size:1.1rem;padding:.6rem 1rem;border-left:4px solid;margin:1rem 0}
