@@ -66,7 +66,8 @@ def main() -> int:
         return 2
     match arguments.command:
         case "up":
-            names = [n for n in arguments.only.split(",") if n] or list(BUILT)
+            asked = [n for n in arguments.only.split(",") if n]
+            names = asked or list(config.fleet.daemons or BUILT)
             return start_fleet(config, names, arguments.foreground, arguments.wait)
         case "down":
             return stop_fleet(config)
@@ -99,6 +100,9 @@ def start_fleet(config: Config, names: list[str], foreground: bool, wait_s: floa
             "LAKEHOUSE_<DAEMON>__PORT=… or config/lakehouse.toml."
         )
         return 1
+    # The gateway is ready when these are: it need not wait for what was not asked for.
+    fleet = config.fleet.model_copy(update={"daemons": tuple(names)})
+    config = config.model_copy(update={"fleet": fleet})
     if foreground:
         configure_logging(config.log, "fleet")
         return supervise(config, names, to_files=False)

@@ -64,7 +64,7 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
             proxy path always goes over sockets.
     """
     section = config.gateway
-    daemons = [name for name in BUILT if name != SERVICE]
+    daemons = [name for name in config.fleet.daemons or BUILT if name != SERVICE]
     fleet = FleetReader(config, daemons, ready_s=section.ready_timeout_s, transports=transports)
     pools = {
         name: Pool(

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
+from shared.daemons import PORTS
 from shared.sections.base import Network, Section
+
+
+def _check_daemon(name: str) -> str:
+    if name not in PORTS:
+        raise ValueError(f"there is no daemon {name!r}; there are {', '.join(PORTS)}")
+    return name
+
+
+Daemon = Annotated[str, AfterValidator(_check_daemon)]
 
 
 class FleetSection(Section):
@@ -17,6 +27,7 @@ class FleetSection(Section):
     restart_backoff_s: float = Field(default=0.2, gt=0)
     restart_backoff_max_s: float = Field(default=10.0, gt=0)
     drain_s: float = Field(default=10.0, gt=0)
+    daemons: tuple[Daemon, ...] = ()
 
 
 class AuthSection(Section):

@@ -161,3 +161,19 @@ def test_a_stop_lets_a_request_under_way_end() -> None:
             upload.sendall(b"cd")
             upload.settimeout(10)
             assert upload.recv(4096).startswith(b"HTTP/1.1 201")
+
+
+def test_a_part_of_the_fleet_is_ready_without_the_rest() -> None:
+    with PrivateFleet(("gateway", "storaged")) as fleet:
+        answer = httpx.get(f"{fleet.urls['gateway']}/ready", timeout=10, trust_env=False)
+        assert answer.status_code == 200
+        assert answer.json()["checks"] == {"storaged": "ok"}
+
+
+def test_a_daemon_that_does_not_exist_cannot_be_part_of_the_fleet() -> None:
+    fleet = PrivateFleet(settings={"FLEET__DAEMONS": '["storagedd"]'})
+    done = fleet.command("up")
+    fleet.__exit__()
+    assert done.returncode == 2
+    assert "fleet.daemons" in done.stderr
+    assert "storagedd" in done.stderr
