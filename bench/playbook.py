@@ -123,6 +123,29 @@ def measure(notes: int) -> dict[str, Any]:
     }
 
 
+def make_rows(found: dict[str, Any]) -> list[dict[str, Any]]:
+    """The figures as rows of the report."""
+
+    def row(figure: str, ours: float, peer: float, name: str, target: str = "") -> dict[str, Any]:
+        ratio = round(ours / peer, 3)
+        return {
+            "figure": figure,
+            "ours": ours,
+            "peer": peer,
+            "peer_name": name,
+            "ratio": ratio,
+            "target": target,
+        }
+
+    scan = "comparing with every note"
+    return [
+        row("rerank, p50 ms", found["rerank_p50_ms"], found["least_p50_ms"], scan),
+        row("rerank, p95 ms", found["rerank_p95_ms"], LIMIT_MS, "limit", "<= 1"),
+        row("one record, ms", found["record_ms"], 1000 * found["build_s"], "building anew"),
+        row("settling after it, ms", found["resettle_ms"], 1000 * found["settle_s"], "all anew"),
+    ]
+
+
 def main() -> int:
     """Parses the command line; gives the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -142,8 +165,9 @@ def main() -> int:
         f"activated {found['activated']}"
     )
     if arguments.json:
+        kept = {"bench": "playbook", "host": {"notes": found["notes"]}, "rows": make_rows(found)}
         arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
+        arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
     return 0 if found["rerank_p95_ms"] <= LIMIT_MS else 1
 
 
