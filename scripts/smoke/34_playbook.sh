@@ -50,4 +50,8 @@ call POST /v1/matrix/playbook -H "$JSON" -d "{\"query\": \"x\", \"ratings\": [{\
 expect 422 "a document that does not exist"
 call DELETE "/v1/matrix/corpora/$CORPUS"
 
-pass "what worked rose from 8 to $RANK (asked otherwise: $PARAPHRASE), retired without a trace"
+# The gate itself, in short: what the playbook gives and that it harms nothing.
+"$ROOT/scripts/playbook_lift" --fast --gateway "$GATEWAY" --out "$WORK/lift.json" >"$WORK/lift" 2>&1 ||
+    fail "playbook_lift --fast: $(tail -n 3 "$WORK/lift")"
+
+pass "what worked rose from 8 to $RANK (asked otherwise: $PARAPHRASE), retired without a trace; the gate is open"
