@@ -99,7 +99,7 @@ class ComposeRequest(Request):
     use_playbook: bool = True
     focus: str | None = Field(default=None, min_length=1, max_length=20_000)
     system: str | None = Field(default=None, max_length=100_000)
-    mode: str = "composed"
+    mode: str = Field(default="composed", min_length=1, max_length=100)
     force: bool = False
 
 

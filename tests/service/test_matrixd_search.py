@@ -132,6 +132,7 @@ async def test_nothing_left_to_search_is_an_error_with_its_reason(tmp_path: Path
         {"query": "x", "corpora": [f"c{n}" for n in range(40)]},
         {"query": 7},
         {"query": "x", "filters": []},
+        {"query": "x", "filters": {"state": {"eq": 2**64}}},
         {"query": "x" * 30_000},
         [],
     ],

@@ -254,7 +254,7 @@ async def test_nan_in_json_is_refused(tmp_path: Path) -> None:
         ({"vector": [0, 0, 0, 0]}, 400),
         ({"vector": [1, 0, 0, 0], "k": 0}, 400),
         ({"vector": [1, 0, 0, 0], "k": 10_001}, 400),
-        ({"vector": [1, 0, 0, 0], "filter": {"city": "Oslo"}}, 400),
+        ({"vector": [1, 0, 0, 0], "filter": {"city": ["Oslo"]}}, 400),
         ({"vector": [1, 0, 0, 0], "filter": {"city": {"like": "O"}}}, 400),
         ({"vector": [1, 0, 0, 0], "model": "other"}, 409),
         ({"queries": []}, 400),

@@ -1,4 +1,4 @@
-"""pathwayd's decisions: content, words, filters, versions, chains, scores, memories."""
+"""pathwayd's decisions: content, words, versions, chains, scores, memories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.pathwayd.core.content import check_json, digest_of, encode_content, search_text
-from services.pathwayd.core.filters import Compare, Field, holds, look_up, parse_filter
 from services.pathwayd.core.memories import check_owned, read_expiration, resolve_field
 from services.pathwayd.core.records import (
     Key,
@@ -23,11 +22,13 @@ from services.pathwayd.core.records import (
     decode_change,
     encode_change,
 )
-from services.pathwayd.core.scoring import combine, squash, weigh_word
+from services.pathwayd.core.scoring import combine, squash
 from services.pathwayd.core.state import State
 from services.pathwayd.core.traces import Trace, format_time, read_if_match, walk_back
 from services.pathwayd.core.words import split_words
+from shared.bm25 import weigh_word
 from shared.errors import Invalid
+from shared.filters.language import parse_filter
 from shared.journal.record import encode_payload
 
 JSON = st.recursive(
@@ -124,38 +125,6 @@ def test_words() -> None:
         "strasse",
     ]
     assert split_words("x" * 65 + " y_z") == ["y", "z"]
-
-
-VALUES: list[Any] = [None, True, False, 0, 1, 1.0, 2**60, "a", "A", "1", [1, "a"], [], {"k": 1}]
-
-
-@pytest.mark.parametrize("operator", ["eq", "ne", "gt", "gte", "lt", "lte"])
-@pytest.mark.parametrize("operand", [1, "a", 2**60 + 1, 0.5])
-def test_comparisons_are_typed(operator: str, operand: Any) -> None:
-    compare = Compare(Field("content", "x"), operator, operand)
-    for value in VALUES[1:]:
-        same = isinstance(value, str) == isinstance(operand, str)
-        if isinstance(value, bool | list | dict) or not same:
-            assert holds(value, compare) is False
-        else:
-            signs = {"eq": "==", "ne": "!=", "gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
-            expected = eval(
-                f"value {signs[operator]} operand", {"value": value, "operand": operand}
-            )
-            assert holds(value, compare) is expected
-
-
-def test_look_up_prefers_a_key_of_the_very_name() -> None:
-    assert look_up({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
-    assert look_up({"a": {"b": {"c": 3}}}, "a.b.c") == 3
-    for content in ("text", 7, [1], {"a": 1}, {"a": None}):
-        assert look_up(content, "a.b") is None
-
-
-@given(JSON)
-def test_any_json_as_a_filter_is_parsed_or_refused(given_filter: Any) -> None:
-    with contextlib.suppress(Invalid):
-        assert parse_filter(given_filter, wildcard=True) is not None
 
 
 @given(st.text())

@@ -11,9 +11,8 @@ import orjson
 import pytest
 
 from services.pathwayd.core.content import digest_of
-from services.pathwayd.core.filters import parse_filter
+from services.pathwayd.core.fields import resolve_field
 from services.pathwayd.core.records import Retire, Vector, Vectors, Write
-from services.pathwayd.core.scoring import damp, score_count, weigh_word
 from services.pathwayd.store import settling
 from services.pathwayd.store.checkpoint import read_memory, write_memory
 from services.pathwayd.store.memory import Memory
@@ -21,7 +20,9 @@ from services.pathwayd.store.planes import BLOCK, Space, check_directions
 from services.pathwayd.store.postings import Postings
 from services.pathwayd.store.search import Ask, search_view
 from services.pathwayd.store.vectors import read_vector, unit_query
+from shared.bm25 import damp, score_count, weigh_word
 from shared.errors import Invalid
+from shared.filters.language import parse_filter
 
 
 def unit(vectors: Any) -> Any:
@@ -233,12 +234,13 @@ def test_a_memory_is_the_same_however_it_came_about(seed: int) -> None:
 def test_a_checkpoint_knows_which_fields_were_filtered_on() -> None:
     memory = Memory(10, 1000)
     memory.load(enumerate(make_changes(2), start=1))
-    given = parse_filter({"v": {"gt": 1}, "tags": {"contains": "t2"}, "or": [{"v": 2}, {"no": 1}]})
+    wanted = {"v": {"gt": 1}, "tags": {"contains": "t2"}, "or": [{"v": 2}, {"no": 1}]}
+    given = parse_filter(wanted, resolve_field)
     ask = Ask("oak", None, None, 50, given, 0.7)
     before = search_view(memory.index.view(), ask)
     again = read_memory(settle(memory), 10, 1000)
     assert {field.name for field in again.fields} == {"v", "tags", "no"}
-    again.index.columns.warm(again.fields)
+    again.index.warm(again.fields)
     assert set(again.index.columns.fields) == set(again.fields)
     found = search_view(again.index.view(), ask)
     assert [f.trace.id for f in found.found] == [f.trace.id for f in before.found]

@@ -1,17 +1,15 @@
-"""Filters, records, plans, snapshots and BM25 of vectord: decisions alone."""
+"""Records, plans, snapshots and BM25 of vectord: decisions alone."""
 
 from __future__ import annotations
 
 import math
 import struct
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.vectord.core.bm25 import Counts, count_words, score_words
-from services.vectord.core.filters import All, Compare, holds, look_up, parse_filter
 from services.vectord.core.fusion import fuse_ranks
 from services.vectord.core.plans import SCAN_ROWS, plan_width, should_compact, should_merge, widen
 from services.vectord.core.records import Assembler, Delete, Upsert, encode_write
@@ -24,78 +22,8 @@ from services.vectord.core.snapshots import (
     piece_keys,
 )
 from services.vectord.core.spec import check_model, check_same
-from shared.errors import Conflict, Invalid
+from shared.errors import Conflict
 from shared.wire.vectord import IndexSpec
-
-
-@pytest.mark.parametrize(
-    ("value", "operator", "operand", "expected"),
-    [
-        ("Oslo", "eq", "Oslo", True),
-        ("Oslo", "ne", "Bergen", True),
-        (3, "ne", "Bergen", False),
-        (True, "eq", 1, False),
-        (1, "eq", 1.0, True),
-        (2**60 + 1, "gt", 2**60, True),
-        (2**60, "gt", 2**60, False),
-        ("b", "gt", "a", True),
-        ("3", "gt", 2, False),
-        (["a", "b"], "contains", "b", True),
-        ([1], "contains", True, False),
-        ("Tromsø", "contains", "ms", True),
-        (5, "contains", 5, False),
-        (5, "in", (1, 5), True),
-        ("5", "in", (1, 5), False),
-        (None, "eq", "x", False),
-        ({"a": 1}, "ne", 1, False),
-        (2, "lte", 2, True),
-        (2, "lt", 2, False),
-        (2, "gte", 2.5, False),
-    ],
-)
-def test_comparisons_are_typed(value: Any, operator: str, operand: Any, expected: bool) -> None:
-    assert holds(value, Compare("f", operator, operand)) is expected
-
-
-@pytest.mark.parametrize(
-    ("wrong", "word"),
-    [
-        ([], "expected an object"),
-        ({"city": "Oslo"}, "filter.city"),
-        ({"city": {}}, "operator"),
-        ({"city": {"like": "x"}}, "no such operator"),
-        ({"city": {"in": "Oslo"}}, "expected a list"),
-        ({"city": {"eq": None}}, "finite number"),
-        ({"city": {"eq": float("nan")}}, "finite number"),
-        ({"a": {"gt": True}}, "no order"),
-        ({"and": []}, "one or more"),
-        ({"or": [{"a": 1}]}, "filter.or[0].a"),
-        ({"not": []}, "filter.not"),
-    ],
-)
-def test_a_malformed_filter_is_told_where(wrong: Any, word: str) -> None:
-    with pytest.raises(Invalid) as caught:
-        parse_filter(wrong)
-    assert word in caught.value.message
-
-
-def test_filters_have_bounds() -> None:
-    deep: Any = {"a": {"eq": 1}}
-    for _ in range(20):
-        deep = {"not": deep}
-    with pytest.raises(Invalid, match="deep"):
-        parse_filter(deep)
-    with pytest.raises(Invalid, match="512"):
-        parse_filter({"or": [{"a": {"eq": n}} for n in range(600)]})
-    assert parse_filter({}) == All(())
-
-
-def test_fields_are_keys_first_and_paths_second() -> None:
-    metadata = {"a.b": 1, "a": {"b": 2, "c": {"d": 3}}}
-    assert look_up(metadata, "a.b") == (True, 1)
-    assert look_up(metadata, "a.c.d") == (True, 3)
-    assert look_up(metadata, "a.x.d") == (False, None)
-    assert look_up(metadata, "b") == (False, None)
 
 
 def test_fused_ranks_prefer_what_both_lists_hold() -> None:

@@ -13,6 +13,7 @@ from services.matrixd.store.figures import Figures
 from services.matrixd.store.peers import Peers, tell
 from services.matrixd.store.registry import Registry
 from shared.errors import Invalid, LakehouseError, NotFound, RateLimited, Unavailable
+from shared.filters.language import parse_filter
 from shared.sections.matrix import MatrixdSection
 from shared.wire.matrixd import CorpusAnswer
 from shared.wire.vectord import Candidates, Include, Query
@@ -86,6 +87,8 @@ class Gatherer:
         """
         if not query.strip():
             raise Invalid("The query is blank. Say what is looked for.")
+        if filters is not None:
+            parse_filter(filters)
         gathered = Gathered()
         corpora: list[Corpus] = []
         for name in names:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from services.pathwayd.core.filters import All, Compare, Field, Filter, Not
-from services.pathwayd.core.filters import Any as AnyOf
 from shared.errors import Invalid
+from shared.filters.language import All, Compare, Field, Filter, Not
+from shared.filters.language import Any as AnyOf
 
 ENTITIES = ("user_id", "agent_id", "run_id")
 MAX_ID_CHARS = 256

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from services.pathwayd.core.filters import Field
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.store.index import Index, Packed
 from services.pathwayd.store.memory import Memory
 from services.pathwayd.store.planes import Block
 from services.pathwayd.store.postings import Frozen
+from shared.filters.language import Field
 
 FORM = 1
 _LINES = 2000

@@ -15,11 +15,13 @@ import numpy as np
 import orjson
 
 from services.pathwayd.core.content import search_text
+from services.pathwayd.core.fields import read_fields
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.core.words import count_words
-from services.pathwayd.store.columns import Columns
 from services.pathwayd.store.planes import Block, Floats, Mask, Space, SpaceView, check_directions
 from services.pathwayd.store.postings import Frozen, Postings, PostingsView, renumber
+from shared.filters.columns import Columns
+from shared.filters.language import Field
 
 DEAD, LIVE, SUPERSEDED = 0, 1, 2
 _MARKS = {"live": LIVE, "superseded": SUPERSEDED, "retired": DEAD}
@@ -75,7 +77,7 @@ class Index:
         self.row_of: dict[str, int] = {}
         self.postings = Postings()
         self.spaces: dict[str, Space] = {}
-        self.columns = Columns(self.entries)
+        self.columns = Columns(lambda row, fields: read_fields(self.entries[row], fields))
         self.dead = 0
 
     # --- changing
@@ -166,6 +168,10 @@ class Index:
             {model: space.view() for model, space in self.spaces.items()},
             self.columns,
         )
+
+    def warm(self, fields: Sequence[Field]) -> None:
+        """Makes the columns of fields before a filter asks for them."""
+        self.columns.warm(fields, len(self.entries))
 
     @property
     def is_crowded(self) -> bool:

@@ -124,7 +124,7 @@ class Ledger:
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._tend()))
         if self.memory is not None and self.memory.fields:
-            warm = self.search_pool.run(self.memory.index.columns.warm, self.memory.fields)
+            warm = self.search_pool.run(self.memory.index.warm, self.memory.fields)
             self._tasks.append(loop.create_task(warm))
         if not self._checked:
             self._tasks.append(loop.create_task(self._check()))

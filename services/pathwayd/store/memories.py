@@ -9,12 +9,12 @@ from typing import Any
 import orjson
 
 from services.pathwayd.core import memories as rules
-from services.pathwayd.core.filters import parse_filter
 from services.pathwayd.core.traces import Trace, format_time
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.reading import Query, Reading
 from services.pathwayd.store.service import Service
 from shared.errors import Forbidden, Invalid, NotFound, Unprocessable
+from shared.filters.language import parse_filter
 from shared.wire import pathwayd_mem0 as wire
 from shared.wire.pathwayd import TraceAdd, TraceRetire, TraceUpdate
 

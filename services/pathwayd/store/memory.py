@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from services.pathwayd.core.filters import Field
 from services.pathwayd.core.records import Change, Retire, Vectors, Write
 from services.pathwayd.core.state import State
 from services.pathwayd.store.index import Index
+from shared.filters.language import Field
 
 # Vectors that callers brought, taken together while loading.
 _BULK = 2000

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from services.pathwayd.core.scoring import K1, B, damp, score_count, weigh_word
+from shared.bm25 import K1, B, damp, score_count, weigh_word
 
 Rows = np.ndarray[Any, np.dtype[np.int32]]
 Counts = np.ndarray[Any, np.dtype[np.uint16]]

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from services.pathwayd.core.drafts import check_model
-from services.pathwayd.core.filters import Filter, parse_filter
+from services.pathwayd.core.fields import resolve_field
 from services.pathwayd.core.traces import Trace, find_trace, format_time, walk_back
 from services.pathwayd.store.answers import load_content, show_trace
 from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.rooms import load_room
 from shared.errors import Invalid, LakehouseError, NotFound, TooLarge
+from shared.filters.language import Filter, parse_filter
 from shared.wire import pathwayd as wire
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Reading:
 
     async def search(self, body: wire.PathwaySearch) -> wire.PathwayResults:
         """The best hits for a query, a vector, or a filter alone."""
-        given = None if body.filter is None else parse_filter(body.filter)
+        given = None if body.filter is None else parse_filter(body.filter, resolve_field)
         query = Query(
             text=body.query,
             k=body.k,

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from services.pathwayd.core.filters import Filter
 from services.pathwayd.core.scoring import combine, squash
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.core.words import split_words
 from services.pathwayd.store.index import LIVE, SUPERSEDED, View
 from services.pathwayd.store.planes import Floats, Mask
+from shared.filters.language import Filter
 
 # Candidates that each side brings, at least, and times what is wanted.
 _LEAST, _TIMES = 100, 4

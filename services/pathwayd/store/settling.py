@@ -51,7 +51,7 @@ def write_checkpoint(journal: Journal, seq: int, taken: Taken, packed: Packed) -
 def make_index(memory: Memory, packed: Packed) -> Index:
     """A new index of what was packed."""
     fresh = Index.restore(packed, memory.index.text_chars)
-    fresh.columns.warm(memory.index.columns.fields)
+    fresh.warm(memory.index.columns.fields)
     return fresh
 
 

@@ -1,9 +1,4 @@
-"""BM25 with the statistics of the texts that are alive.
-
-Robertson and Zaragoza (2009), in the form that Lucene uses, whose weights are never negative:
-sum over words of ln(1 + (N - n + .5) / (n + .5)) * f * (k1 + 1) / (f + k1 * (1 - b + b * l / L))
-with N texts, n of them holding the word, f occurrences in this text of l words, L on average.
-"""
+"""BM25 with the statistics of the texts that are alive."""
 
 from __future__ import annotations
 
@@ -11,8 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-K1 = 1.2
-B = 0.75
+from shared.bm25 import damp, score_count, weigh_word
 
 
 class Counts:
@@ -43,9 +37,7 @@ class Counts:
 
     def weight(self, word: str) -> float:
         """How much a word tells: its inverse document frequency."""
-        holding = self._holding.get(word, 0)
-        # Beside a writer the two figures may be of neighbouring instants.
-        return math.log(1 + max(0.0, self.texts - holding + 0.5) / (holding + 0.5))
+        return weigh_word(self.texts, self._holding.get(word, 0))
 
 
 def count_words(words: Sequence[str]) -> tuple[dict[str, int], int]:
@@ -58,9 +50,9 @@ def score_words(
 ) -> float:
     """The score of a text for the words asked for, each counted once."""
     average = counts.words / counts.texts if counts.texts > 0 else 1.0
-    damping = K1 * (1 - B + B * length / max(average, 1e-9))
+    damping = damp(length, average)
     return math.fsum(
-        counts.weight(word) * times * (K1 + 1) / (times + damping)
+        score_count(counts.weight(word), times, damping)
         for word in asked
         if (times := found.get(word))
     )

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from services.vectord.core.plans import should_compact, should_merge
 from services.vectord.core.records import Delete, Upsert, Write
-from services.vectord.store.columns import Columns
 from services.vectord.store.graph import Graph, Stopped, extend_graph
 from services.vectord.store.lexical import Lexical, Searcher
 from services.vectord.store.table import ALIVE, Matrix, Table
+from shared.filters.columns import Columns
+from shared.filters.language import Field, look_up
 from shared.wire.vectord import IndexSpec
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -65,6 +67,16 @@ class View:
         return self.table.memory_bytes + (self.graph.memory_bytes if self.graph else 0)
 
 
+def read_columns(table: Table) -> Columns:
+    """The metadata of a table's rows by column."""
+
+    def read(row: int, fields: Sequence[Field]) -> list[object]:
+        metadata = orjson.loads(table.metadata[row])
+        return [look_up(metadata, field.name) for field in fields]
+
+    return Columns(read)
+
+
 class VectorIndex:
     """Rows, graph and texts of one index. All of it blocks; call it from a pool.
 
@@ -87,7 +99,7 @@ class VectorIndex:
             table.rows,
             table.live,
             table,
-            Columns(table),
+            read_columns(table),
             table.matrix,
             table.norms,
             table.died,
@@ -227,7 +239,7 @@ class VectorIndex:
             fresh.reserve(len(came))
             _copy(now.matrix, old, came.tolist(), fresh, lexical, generation)
             retired, self._lexical = self._lexical, lexical
-            base = replace(now, table=fresh, columns=Columns(fresh), graph=graph)
+            base = replace(now, table=fresh, columns=read_columns(fresh), graph=graph)
             self._publish(base, now.seq, generation)
         retired.close()
 

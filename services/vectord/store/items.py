@@ -10,13 +10,13 @@ import orjson
 import pyarrow as pa
 from pydantic import BaseModel, ValidationError
 
-from services.vectord.core.filters import Filter, parse_filter
 from services.vectord.core.records import Upsert
 from services.vectord.core.spec import check_dim, check_k, check_model
 from services.vectord.store.search import Ask
 from services.vectord.store.table import Matrix
 from shared.config import VectordSection
 from shared.errors import Invalid, TooLarge
+from shared.filters.language import Filter, parse_filter
 from shared.wire.vectord import IndexSpec, PutItems, Query, SearchRequest
 
 M = TypeVar("M", bound=BaseModel)

@@ -14,7 +14,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.vectord.core.filters import Filter
 from services.vectord.core.records import Delete, Upsert, Write, encode_write
 from services.vectord.core.snapshots import is_due, label_of
 from services.vectord.store.figures import Figures
@@ -28,6 +27,7 @@ from services.vectord.store.remote import Remote
 from services.vectord.store.snapshot import prune_snapshots, write_snapshot
 from shared.config import VectordSection
 from shared.errors import InsufficientStorage, LakehouseError, RateLimited, Unavailable
+from shared.filters.language import Filter
 from shared.journal import Journal
 from shared.wire.vectord import IndexInfo
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from services.vectord.core.filters import Filter
 from services.vectord.core.fusion import fuse_ranks
 from services.vectord.core.plans import plan_width, widen
 from services.vectord.store.index import View
 from services.vectord.store.table import Matrix
+from shared.filters.language import Filter
 from shared.wire.vectord import Metric
 
 Rows = np.ndarray[Any, np.dtype[np.intp]]

@@ -6,10 +6,10 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.vectord.core.filters import parse_filter
 from services.vectord.core.records import Delete
 from services.vectord.store.registry import Registry
 from shared.errors import Invalid, NotAcceptable, NotFound, TooLarge, UnsupportedMediaType
+from shared.filters.language import parse_filter
 from shared.wire.vectord import (
     ARROW_STREAM,
     ArrowOptions,

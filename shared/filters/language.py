@@ -1,11 +1,12 @@
-"""The filter language: what a caller's JSON means, before any trace is looked at.
+"""The filter language: what a caller's JSON means, before any row is looked at.
 
     {"city": {"eq": "Oslo"}, "age": {"gte": 18, "lt": 65}}      all must hold
     {"or": [{"tags": {"contains": "night"}}, {"not": {"outcome": "failed"}}]}
 
 A comparison is typed: a missing field, null, or a value of another type than the operand's
 matches no comparison, `ne` and `nin` included. `not` is plain negation and does match it.
-A list matches `contains`, `icontains` and `in` by any element, `nin` by none.
+A list matches `contains`, `icontains` and `in` by any element, `nin` by none. A bare value asks
+for equality: `{"city": "Oslo"}`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from shared.errors import Invalid
 
@@ -27,9 +28,9 @@ Scalar = str | int | float | bool
 
 
 class Field(NamedTuple):
-    """Where a value is: one of the trace's own, or a path in its content."""
+    """A value of a row: a path in what callers gave (`content`), or in another of its scopes."""
 
-    scope: Literal["trace", "content"]
+    scope: str
     name: str
 
 
@@ -66,20 +67,13 @@ class Not:
 Filter = Compare | All | Any | Not
 Resolve = Callable[[str], Field]
 
-# The trace's own fields; all others are paths in its content.
-OWN_FIELDS = frozenset("id version tags surface created_at updated_at supersedes".split())
+
+def in_content(name: str) -> Field:
+    """The field of a name where all that can be asked for is what callers gave."""
+    return Field("content", name)
 
 
-def resolve_field(name: str) -> Field:
-    """A field by the name that callers of the pathway routes use."""
-    if name in OWN_FIELDS:
-        return Field("trace", name)
-    return Field("content", name.removeprefix("content."))
-
-
-def parse_filter(
-    given: object, resolve: Resolve = resolve_field, *, wildcard: bool = False
-) -> Filter:
+def parse_filter(given: object, resolve: Resolve = in_content, *, wildcard: bool = False) -> Filter:
     """The filter that a caller's JSON stands for.
 
     Args:
@@ -106,7 +100,7 @@ class _Parser:
             raise Invalid(f'{where}: expected an object like {{"city": {{"eq": "Oslo"}}}}.')
         parts: list[Filter] = []
         for name, value in cast("Mapping[str, object]", given).items():
-            at = f"{where}.{name[:64]}"
+            at = f"{where}.{_checked(name[:64], where)}"
             if name in ("and", "or", "AND", "OR"):
                 inner = self._parse_list(value, at, depth)
                 parts.append(All(inner) if name in ("and", "AND") else Any(inner))
@@ -128,7 +122,7 @@ class _Parser:
     def _parse_field(self, name: str, given: object, where: str) -> list[Filter]:
         if not name or len(name) > MAX_FIELD_CHARS:
             raise Invalid(f"{where}: a field's name has 1 to {MAX_FIELD_CHARS} characters.")
-        field = self._resolve(name)
+        field = self._resolve(_checked(name, where))
         if self._wildcard and given == "*":
             return [self._count(Compare(field, "exists", True))]
         if isinstance(given, str | int | float):
@@ -140,7 +134,7 @@ class _Parser:
             )
         found: list[Filter] = []
         for operator, operand in cast("Mapping[str, object]", given).items():
-            at = f"{where}.{operator[:64]}"
+            at = f"{where}.{_checked(operator[:64], where)}"
             if self._wildcard and operand == "*" and operator in ("eq", "in", "contains"):
                 found.append(self._count(Compare(field, "exists", True)))
             else:
@@ -175,8 +169,23 @@ def _compare(field: Field, operator: str, operand: object, at: str) -> Compare:
     return Compare(field, operator, value)
 
 
+def _checked(text: str, where: str) -> str:
+    """The text, which must be one that can be written down: JSON's escapes can also make others."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise Invalid(f"{ascii(where)[1:-1]}: the text holds half of a surrogate pair.") from None
+    return text
+
+
 def _scalar(value: object, where: str) -> Scalar:
-    if isinstance(value, str | bool | int):
+    if isinstance(value, str):
+        return _checked(value, where)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise Invalid(f"{where}: integers have at most 64 bits.")
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value

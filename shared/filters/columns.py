@@ -1,4 +1,4 @@
-"""Fields of the rows by column, made when a filter first names one; and what a filter keeps.
+"""Fields of rows by column, made when a filter first names one; and the rows a filter keeps.
 
 What a row stands for never changes, so a column only grows, and a comparison is worked out
 once for each distinct value: equality by looking it up, order of numbers in one sweep.
@@ -9,38 +9,29 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 
-from services.pathwayd.core.filters import (
-    All,
-    Compare,
-    Field,
-    Filter,
-    Not,
-    holds,
-    kind_of,
-    look_up,
-)
-from services.pathwayd.core.filters import Any as AnyOf
-from services.pathwayd.core.traces import Trace, format_time
+from shared.filters.language import All, Compare, Field, Filter, Not, holds, kind_of
+from shared.filters.language import Any as AnyOf
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+# A row's values of some fields, None where it has none.
+ReadRow = Callable[[int, Sequence[Field]], Sequence[object]]
 # Masks of recent filters that are kept.
 _MASKS = 32
 # Integers beyond this are not exact as floats.
 _EXACT = 2**53
-_ORDER = ("gt", "gte", "lt", "lte")
+_SWEPT = ("ne", "gt", "gte", "lt", "lte")
 
 
 class Column:
     """One field of all rows: for each row the number of its distinct value; 0 is missing."""
 
-    def __init__(self, field: Field) -> None:
-        self.field = field
+    def __init__(self) -> None:
         self.codes = array("i")
         self.values: list[object] = [None]
         self._known: dict[object, int] = {}
@@ -49,9 +40,8 @@ class Column:
         self._numbers = array("d", [float("nan")])
         self._large: list[int] = []
 
-    def take(self, trace: Trace, content: object) -> None:
-        """Takes the next row; `content` is the trace's, or None where that does not matter."""
-        value = read_field(trace, content, self.field)
+    def take(self, value: Any) -> None:
+        """Takes the next row's value."""
         if value is None:
             self.codes.append(0)
             return
@@ -77,14 +67,17 @@ class Column:
         """Which distinct values satisfy a comparison, by their number."""
         operator, operand = compare.operator, compare.operand
         found = np.zeros(len(self.values), np.bool_)
-        if operator in ("eq", "in"):
+        if operator in ("eq", "in", "nin"):
             for option in operand if isinstance(operand, tuple) else (operand,):
                 code = self._known.get((kind_of(option), option))
                 if code is not None:
                     found[code] = True
+            if operator == "nin":
+                found = ~found
+                found[0] = False
             self._test(found, self._lists, compare)
-        elif operator in _ORDER and kind_of(operand) == "number" and abs(operand) <= _EXACT:  # pyright: ignore
-            numbers = np.array(self._numbers[: len(found)], np.float64)
+        elif operator in _SWEPT and kind_of(operand) == "number" and abs(operand) <= _EXACT:  # pyright: ignore
+            numbers = np.array(self._numbers, np.float64)
             with np.errstate(invalid="ignore"):
                 found = _compare(numbers, operator, float(operand))  # pyright: ignore
             self._test(found, self._large, compare)
@@ -98,55 +91,48 @@ class Column:
             found[code] = holds(values[code], compare)
 
 
-def read_field(trace: Trace, content: object, field: Field) -> object:
-    """A field of a trace; None when it has none."""
-    if field.scope == "content":
-        return look_up(content, field.name)
-    if field.name == "tags":
-        return list(trace.tags)
-    if field.name == "created_at":
-        return format_time(trace.created)
-    if field.name == "updated_at":
-        return format_time(trace.updated)
-    return getattr(trace, field.name)
-
-
 def _compare(numbers: np.ndarray[Any, Any], operator: str, operand: float) -> Mask:
     if operator == "gt":
         return numbers > operand
     if operator == "gte":
         return numbers >= operand
-    return numbers < operand if operator == "lt" else numbers <= operand
+    if operator == "lt":
+        return numbers < operand
+    if operator == "lte":
+        return numbers <= operand
+    return (numbers != operand) & ~np.isnan(numbers)
 
 
 class Columns:
-    """The columns of an index, and the masks of recent filters. Safe to use from threads."""
+    """The columns of rows, and the masks of recent filters. Safe to use from threads."""
 
-    def __init__(self, entries: Sequence[Trace]) -> None:
-        self._entries = entries
+    def __init__(self, read: ReadRow) -> None:
+        self._read = read
         self._columns: dict[Field, Column] = {}
-        self._masks: OrderedDict[tuple[str, int], Mask] = OrderedDict()
+        self._masks: OrderedDict[str, Mask] = OrderedDict()
         self._lock = threading.Lock()
 
     def mask(self, given: Filter, rows: int) -> Mask:
         """Which of the first `rows` rows the filter keeps, dead ones included."""
         # As text, because 1 and True are equal and mean different things here.
-        key = (repr(given), rows)
+        key = repr(given)
         with self._lock:
             found = self._masks.get(key)
-            if found is None:
+            if found is None or len(found) < rows:
                 self._grow(list_fields(given), rows)
                 found = self._masks[key] = self._evaluate(given, rows)
                 found.setflags(write=False)
                 if len(self._masks) > _MASKS:
                     self._masks.popitem(last=False)
-            return found
+            self._masks.move_to_end(key)
+            return found[:rows]
 
     def _evaluate(self, given: Filter, rows: int) -> Mask:
         if isinstance(given, Compare):
             column = self._columns[given.field]
             missing = given.operator == "exists" and given.operand is False
-            codes = np.array(column.codes[:rows], np.int32)
+            # Copied: an array that is looked into cannot grow.
+            codes = np.frombuffer(column.codes, np.int32)[:rows].copy()
             return codes == 0 if missing else column.match(given)[codes]
         if isinstance(given, Not):
             return ~self._evaluate(given.part, rows)
@@ -161,10 +147,10 @@ class Columns:
             found |= self._evaluate(part, rows)
         return found
 
-    def warm(self, fields: Sequence[Field]) -> None:
-        """Makes columns before a filter asks for them."""
+    def warm(self, fields: Sequence[Field], rows: int) -> None:
+        """Makes columns of the first `rows` rows before a filter asks for them."""
         with self._lock:
-            self._grow(fields, len(self._entries))
+            self._grow(fields, rows)
 
     @property
     def fields(self) -> list[Field]:
@@ -172,19 +158,17 @@ class Columns:
         return list(self._columns)
 
     def _grow(self, fields: Sequence[Field], rows: int) -> None:
-        """Brings columns up to `rows`; each content is parsed once for all of them."""
-        columns = [self._columns.setdefault(field, Column(field)) for field in fields]
-        behind: dict[int, list[Column]] = {}
-        for column in columns:
+        """Brings columns up to `rows`; each row is read once for all that stand where they do."""
+        behind: dict[int, list[Field]] = {}
+        for field in fields:
+            column = self._columns.setdefault(field, Column())
             if len(column.codes) < rows:
-                behind.setdefault(len(column.codes), []).append(column)
+                behind.setdefault(len(column.codes), []).append(field)
         for start, some in behind.items():
-            parse = any(column.field.scope == "content" for column in some)
+            columns = [self._columns[field] for field in some]
             for row in range(start, rows):
-                trace = self._entries[row]
-                content = orjson.loads(trace.content) if parse else None
-                for column in some:
-                    column.take(trace, content)
+                for column, value in zip(columns, self._read(row, some), strict=True):
+                    column.take(value)
 
     @property
     def memory_bytes(self) -> int:
