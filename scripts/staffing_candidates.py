@@ -21,36 +21,8 @@ if _PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
     os.execv(_PYTHON, [str(_PYTHON), *sys.argv])
 sys.path.insert(0, str(ROOT))
 
-import argparse
-
-from scripts.staffing_corpus import build_corpus
+from scripts.staffing_driver import drive
 from scripts.staffing_people import write_candidates
-from scripts.staffing_workers import GATEWAY, ingest, make_headers
-
-
-def main() -> int:
-    """Parses the command line; gives the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dataset", default="candidates")
-    parser.add_argument("--mode", choices=("append", "replace"), default="replace")
-    parser.add_argument("--corpus", type=int, default=0, help="embed so many of them, 0: none")
-    parser.add_argument("--out", type=Path, help="write the CSV here and ingest nothing")
-    arguments = parser.parse_args()
-    pieces = write_candidates(arguments.rows, arguments.seed)
-    if arguments.out:
-        with arguments.out.open("wb") as out:
-            for piece in pieces:
-                out.write(piece)
-        print(f"{arguments.rows} candidates written to {arguments.out}")
-        return 0
-    status = ingest(pieces, arguments.dataset, arguments.mode)
-    if status or not arguments.corpus:
-        return status
-    return build_corpus(GATEWAY, make_headers(), make_spec(arguments.dataset, arguments.corpus))
 
 
 def make_spec(dataset: str, rows: int) -> dict[str, object]:
@@ -67,4 +39,4 @@ def make_spec(dataset: str, rows: int) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive(__doc__, "candidates", write_candidates, make_spec))

@@ -21,41 +21,8 @@ if _PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
     os.execv(_PYTHON, [str(_PYTHON), *sys.argv])
 sys.path.insert(0, str(ROOT))
 
-import argparse
-import time
-from collections.abc import Iterator
-
-import httpx
-
-from scripts.staffing_corpus import build_corpus
 from scripts.staffing_data import write_workers
-
-GATEWAY = os.environ.get("LAKEHOUSE_GATEWAY", "http://127.0.0.1:3110")
-
-
-def main() -> int:
-    """Parses the command line; gives the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dataset", default="workers")
-    parser.add_argument("--mode", choices=("append", "replace"), default="replace")
-    parser.add_argument("--corpus", type=int, default=0, help="embed so many of them, 0: none")
-    parser.add_argument("--out", type=Path, help="write the CSV here and ingest nothing")
-    arguments = parser.parse_args()
-    pieces = write_workers(arguments.rows, arguments.seed)
-    if arguments.out:
-        with arguments.out.open("wb") as out:
-            for piece in pieces:
-                out.write(piece)
-        print(f"{arguments.rows} workers written to {arguments.out}")
-        return 0
-    status = ingest(pieces, arguments.dataset, arguments.mode)
-    if status or not arguments.corpus:
-        return status
-    return build_corpus(GATEWAY, make_headers(), make_spec(arguments.dataset, arguments.corpus))
+from scripts.staffing_driver import drive
 
 
 def make_spec(dataset: str, rows: int) -> dict[str, object]:
@@ -69,52 +36,5 @@ def make_spec(dataset: str, rows: int) -> dict[str, object]:
     }
 
 
-def make_headers() -> dict[str, str]:
-    """The token, where one is set."""
-    token = os.environ.get("LAKEHOUSE_TOKEN")
-    return {"authorization": f"Bearer {token}"} if token else {}
-
-
-def ingest(pieces: Iterator[bytes], dataset: str, mode: str) -> int:
-    """Streams the CSV to the gateway as it is made, and prints what came of it."""
-    headers = {"content-type": "text/csv"} | make_headers()
-    begun = time.monotonic()
-    try:
-        answer = httpx.post(
-            f"{GATEWAY}/v1/ingest",
-            params={"dataset": dataset, "mode": mode},
-            content=show_progress(pieces),
-            headers=headers,
-            timeout=600,
-            trust_env=False,
-        )
-    except httpx.ConnectError:
-        print(f"No gateway at {GATEWAY}. Start the fleet with: scripts/fleet.py up")
-        return 1
-    body = answer.json()
-    if answer.status_code != 200:
-        print(f"The ingest was refused: {body['error']['message']}")
-        return 1
-    seconds = time.monotonic() - begun
-    done = "was there already" if body["duplicate"] else f"ingested in {seconds:.1f} s"
-    print(
-        f"{dataset}: {body['rows_out']} of {body['rows_in']} rows {done}, "
-        f"{body['rejects']['count']} rejects, snapshot {body['snapshot_id']}"
-    )
-    return 0
-
-
-def show_progress(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Passes the pieces on and says on a terminal how much has gone."""
-    sent = 0
-    for piece in pieces:
-        sent += len(piece)
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r{sent / 1e6:8.1f} MB sent")
-        yield piece
-    if sys.stderr.isatty():
-        sys.stderr.write("\r" + " " * 24 + "\r")
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(drive(__doc__, "workers", write_workers, make_spec))

@@ -67,7 +67,7 @@ def check_all(
     judged: JudgedSet,
     outcomes: Sequence[Outcome],
     arms: Mapping[str, Comparison],
-    latency_ms: float,
+    latency_ms: float | None,
 ) -> list[Check]:
     """All checks that the set allows."""
     checks = [_check_exact(judged, arms["exact"])]

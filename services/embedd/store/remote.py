@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -51,7 +52,7 @@ class BearerKey(httpx.Auth):
         yield request
 
 
-class RemoteProvider:
+class RemoteProvider(ABC):
     """Base of the providers that ask another server.
 
     Args:
@@ -147,9 +148,9 @@ class RemoteProvider:
         counts = share_tokens(tokens, texts)
         return [Entry(*pair, False) for pair in zip(vectors, counts, strict=True)]
 
+    @abstractmethod
     async def _call(self, model: Model, texts: list[str]) -> tuple[list[bytes], int]:
         """The server's vectors in order, and the tokens that it read of all texts."""
-        raise NotImplementedError
 
     def _make_transport(self) -> httpx.AsyncBaseTransport:
         if self._given_transport is not None:
