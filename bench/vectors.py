@@ -378,7 +378,9 @@ def main() -> int:
     host = f"{platform.machine()}, {os.cpu_count()} cores, {arguments.items} items"
     host += ", real texts perturbed" if arguments.texts else ", synthetic"
     if arguments.json:
-        found = {"bench": "vectors", "host": host, "rows": rows}
+        command = f"bench/vectors.py --items {arguments.items}"
+        command += " --texts FILE" if arguments.texts else ""
+        found = {"bench": arguments.json.stem, "command": command, "host": host, "rows": rows}
         arguments.json.write_text(json.dumps(found, indent=1))
     return 0
 

@@ -2,8 +2,8 @@
 """Writes docs/BENCHMARKS.md from bench/results/*.json: our figure, the peer's, the ratio.
 
 Every benchmark writes `{"bench": name, "host": {…}, "rows": [{"figure", "ours", "peer",
-"peer_name", "ratio", "target"?}]}`. Figures on these machines are noisy; the ratio comes from
-one run and is what to read.
+"peer_name", "ratio", "target"?}]}`, with the `command` where it is not the usual one. Figures on
+these machines are noisy; the ratio comes from one run and is what to read.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ def format_figure(value: object) -> str:
 
 def render_bench(result: dict[str, Any], when: str) -> str:
     """One benchmark as a heading and a table."""
+    command = result.get("command", f"just bench {result['bench']}")
     lines = [
         f"## {result['bench']}",
         "",
-        f"`just bench {result['bench']}`, {when}.",
+        f"`{command}`, {when}.",
         "",
         "| Figure | Ours | Beside | Its figure | Ratio | Asked |",
         "|---|---|---|---|---|---|",

@@ -15,10 +15,10 @@ from services.embedd.store.minilm import (
     MAX_TOKENS,
     RECIPE,
     MiniLM,
-    return_freed_memory,
 )
 from services.embedd.store.provider import Model
 from shared.errors import Invalid, NotFound
+from shared.heap import return_freed_memory
 from shared.pool import BlockingPool
 from shared.sections.embed import LocalEmbedder
 from shared.wire.embedd import EmbedModel

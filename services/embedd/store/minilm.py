@@ -10,7 +10,6 @@ does not pay for them.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -25,6 +24,7 @@ from typing import Any
 from services.embedd.core.lru import Entry
 from services.embedd.core.wordpiece import Encoding, WordPiece
 from shared.errors import Unavailable
+from shared.heap import return_freed_memory
 
 MAX_TOKENS = 256
 DIM = 384
@@ -216,10 +216,3 @@ def _describe_cpu() -> str:
         return f"{platform.machine()} {platform.processor()}"
     named = [line for line in lines if line.startswith(("model name", "flags", "Features"))][:2]
     return hashlib.sha256("\n".join(named).encode()).hexdigest()[:16]
-
-
-def return_freed_memory() -> None:
-    """Gives what loading left free back to the system, where the C library can (glibc)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

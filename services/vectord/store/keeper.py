@@ -28,6 +28,7 @@ from services.vectord.store.snapshot import prune_snapshots, write_snapshot
 from shared.config import VectordSection
 from shared.errors import InsufficientStorage, LakehouseError, RateLimited, Unavailable
 from shared.filters.language import Filter
+from shared.heap import return_freed_memory
 from shared.journal import Journal
 from shared.wire.vectord import IndexInfo
 
@@ -313,7 +314,11 @@ class Keeper:
                 stopping=lambda: self._stopping,
             ),
         )
-        self._figures.builds.inc(int(did))
+        if did:
+            self._figures.builds.inc()
+            # A table and a graph were let go, in blocks too small for the C library to return.
+            # Not in the background: whoever holds the heap must not be slow.
+            await self._pools.load.run(return_freed_memory)
         return did
 
     async def _store_if_due(self) -> None:
