@@ -31,6 +31,7 @@ from shared.wire.matrixd import (
     CorpusSpec,
     MatrixAnswer,
     MatrixSearch,
+    Tuning,
 )
 from shared.wire.matrixd_context import (
     Composed,
@@ -143,6 +144,11 @@ def add_corpus_routes(app: FastAPI, registry: Registry) -> None:
     async def delete_corpus(name: Name) -> CorpusDeleted:
         """Removes a corpus and its index; `deleted` is false when there was none."""
         return await registry.delete(name)
+
+    @app.put(CORPORA + "/{name}/tuning", tags=["matrix"])
+    async def tune_corpus(name: Name, tuning: Tuning) -> CorpusInfo:
+        """Sets how a corpus is searched from now on; what is left out is the default again."""
+        return await registry.tune(name, tuning)
 
     @app.post(CORPORA + "/{name}/refresh", tags=["matrix"], responses={202: {"model": CorpusInfo}})
     async def refresh_corpus(

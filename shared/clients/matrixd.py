@@ -19,6 +19,7 @@ from shared.wire.matrixd import (
     CorpusSpec,
     MatrixAnswer,
     MatrixSearch,
+    Tuning,
 )
 from shared.wire.matrixd_context import (
     Composed,
@@ -87,6 +88,18 @@ class MatrixdClient(ServiceClient):
         """
         path = f"{CORPORA}/{_segment(name)}/refresh?wait={wait_s:g}"
         response = await self.request("POST", path)
+        return CorpusInfo.model_validate_json(response.content)
+
+    async def tune_corpus(self, name: str, tuning: Tuning) -> CorpusInfo:
+        """Sets how a corpus is searched from now on.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        path = f"{CORPORA}/{_segment(name)}/tuning"
+        headers = {"content-type": "application/json"}
+        content = tuning.model_dump_json(exclude_none=True)
+        response = await self.request("PUT", path, content=content, headers=headers)
         return CorpusInfo.model_validate_json(response.content)
 
     async def delete_corpus(self, name: str) -> bool:

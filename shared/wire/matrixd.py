@@ -114,6 +114,17 @@ class Left(Response):
     examples: dict[str, list[str]] = {}
 
 
+class Tuning(Request):
+    """How a corpus is searched; what is absent is as matrixd's own default.
+
+    `lexical` is the weight of words beside meaning in a document's score; `candidates` how
+    many documents are looked at.
+    """
+
+    lexical: float | None = Field(default=None, ge=0, le=10, allow_inf_nan=False)
+    candidates: int | None = Field(default=None, ge=10, le=1000)
+
+
 class CorpusInfo(Response):
     """A corpus: its spec, what it holds, and its latest job.
 
@@ -137,6 +148,7 @@ class CorpusInfo(Response):
     report: Left
     job: Job
     calibrated: bool
+    tuning: Tuning
     snapshots: dict[str, str] = {}
     created_at: str
     refreshed_at: str | None = None
@@ -159,7 +171,8 @@ class MatrixSearch(Request):
     """A query over corpora; all that are built when `corpora` is absent.
 
     `filters` are vectord's, over metadata, for all corpora alike. With `use_playbook` what
-    was recorded for the same need moves documents. With `explain` each hit says why.
+    was recorded for the same need moves documents. With `explain` each hit says why. What
+    `tuning` says counts for this search before what each corpus has been tuned to.
     """
 
     query: str = Field(min_length=1, max_length=20_000)
@@ -170,6 +183,7 @@ class MatrixSearch(Request):
     )
     use_playbook: bool = False
     explain: bool = False
+    tuning: Tuning | None = None
 
 
 class MatrixHit(Response):

@@ -10,7 +10,7 @@ import pytest
 
 from shared.clients.matrixd import MatrixdClient
 from shared.errors import Conflict, NotFound, Unavailable
-from shared.wire.matrixd import CorpusSpec
+from shared.wire.matrixd import CorpusSpec, Tuning
 from tests.support.matrixd import World, world
 from tests.support.vectord import until
 
@@ -330,3 +330,51 @@ async def test_the_client_speaks_the_routes(tmp_path: Path) -> None:
         with pytest.raises(NotFound):
             await client.get_corpus("jobs")
         await client.aclose()
+
+
+async def test_a_corpus_is_tuned_for_good_and_a_search_for_itself(tmp_path: Path) -> None:
+    zoo = [
+        {"id": "far", "text": "zebra crossing zebra crossing zebra"},
+        *({"id": f"n{n}", "text": f"a horse number {n} in the stable"} for n in range(12)),
+    ]
+    async with world(tmp_path) as w:
+        made = await w.corpus("zoo", zoo)
+        assert made["tuning"] == {"lexical": None, "candidates": None}
+        asked: dict[str, Any] = {"k": 20, "explain": True}
+        usual = await w.search("zebra", **asked)
+        put = await w.matrix.put("/matrix/corpora/zoo/tuning", json={"candidates": 10})
+        assert (put.status_code, put.json()["tuning"]["candidates"]) == (200, 10)
+        assert len((await w.search("zebra", **asked))["hits"]) < len(usual["hits"])
+        assert await w.search("zebra", tuning={"candidates": 100}, **asked) == usual
+        client = MatrixdClient(w.config, {"matrixd": w.matrix._transport})
+        await client.tune_corpus("zoo", Tuning(lexical=0.0))
+        await client.aclose()
+        await w.restart()
+        shown = (await w.matrix.get("/matrix/corpora/zoo")).json()["tuning"]
+        assert shown == {"lexical": 0.0, "candidates": None}
+        silent = {h["id"]: h["score"] for h in (await w.search("zebra", **asked))["hits"]}
+        worded = {h["id"]: h["score"] for h in usual["hits"]}
+        assert silent["far"] < worded["far"]
+        assert await w.search("zebra", tuning={"lexical": 1.2}, **asked) == usual
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status"),
+    [
+        ("nobody", {"lexical": 1.0}, 404),
+        ("zoo", {"lexical": -1}, 400),
+        ("zoo", {"lexical": 11}, 400),
+        ("zoo", {"candidates": 9}, 400),
+        ("zoo", {"candidate": 20}, 400),
+        ("zoo", [], 400),
+    ],
+)
+async def test_a_tuning_that_makes_no_sense_is_refused(
+    tmp_path: Path, name: str, body: Any, status: int
+) -> None:
+    async with world(tmp_path) as w:
+        await w.corpus("zoo", [{"id": "1", "text": "a zebra"}])
+        put = await w.matrix.put(f"/matrix/corpora/{name}/tuning", json=body)
+        assert put.status_code == status, put.text
+        shown = (await w.matrix.get("/matrix/corpora/zoo")).json()["tuning"]
+        assert shown == {"lexical": None, "candidates": None}

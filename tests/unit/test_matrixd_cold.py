@@ -129,3 +129,15 @@ def test_calibration_survives_json() -> None:
 def test_a_damaged_calibration_is_refused(damage: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"calibration"):
         Calibration.from_json({**PLAIN.to_json(), **damage})
+
+
+def test_a_corpus_tuned_to_words_ranks_by_them_and_others_as_usual() -> None:
+    meaning, words = ("m", 0.5, 0.0), ("w", 0.42, 30.0)
+    usual = rank_cold([(make("a", meaning, words), PLAIN)])
+    assert rank_cold([(make("a", meaning, words), PLAIN)], {"b": 9.0}).refs == usual.refs
+    assert rank_cold([(make("a", meaning, words), PLAIN)], {"a": 0.0}).refs[0] == ("a", "m")
+    assert rank_cold([(make("a", meaning, words), PLAIN)], {"a": 9.0}).refs[0] == ("a", "w")
+    both = [(make("a", meaning, words), PLAIN), (make("b", meaning, words), PLAIN)]
+    p0 = dict(zip(rank_cold(both).refs, rank_cold(both).p0, strict=True))
+    tuned = rank_cold(both, {"a": 0.0})
+    assert dict(zip(tuned.refs, tuned.p0, strict=True))["a", "w"] < p0["a", "w"]

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from services.matrixd.core.documents import Recipe
 from services.matrixd.core.templates import Template, parse_template
 from shared.errors import Conflict, Invalid
-from shared.wire.matrixd import CorpusInfo, CorpusSpec, Job, Left
+from shared.wire.matrixd import CorpusInfo, CorpusSpec, Job, Left, Tuning
 
 # Columns of an object that is read as one text.
 OBJECT_COLUMNS = ("key", "text", "size", "content_type")
@@ -40,6 +40,7 @@ class State(BaseModel):
     report: Left = Left()
     snapshots: dict[str, str] = {}
     calibration: dict[str, Any] | None = None
+    tuning: Tuning = Tuning()
     refreshed_at: str | None = None
 
 
@@ -59,10 +60,18 @@ def describe(spec: CorpusSpec, uid: str, state: State) -> CorpusInfo:
         report=state.report,
         job=state.job,
         calibrated=state.calibration is not None,
+        tuning=state.tuning,
         snapshots=state.snapshots,
         created_at=state.created_at,
         refreshed_at=state.refreshed_at,
     )
+
+
+def combine(tuned: Tuning, asked: Tuning | None) -> Tuning:
+    """How a corpus is searched where a search asks for something of its own."""
+    if asked is None:
+        return tuned
+    return tuned.model_copy(update=asked.model_dump(exclude_none=True))
 
 
 def index_name(corpus: str, uid: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from services.matrixd.core.candidates import Found, collapse
+from services.matrixd.core.corpora import combine
 from services.matrixd.store.corpus import Corpus
 from services.matrixd.store.figures import Figures
 from services.matrixd.store.peers import Peers, tell
@@ -15,7 +16,7 @@ from services.matrixd.store.registry import Registry
 from shared.errors import Invalid, LakehouseError, NotFound, RateLimited, Unavailable
 from shared.filters.language import parse_filter
 from shared.sections.matrix import MatrixdSection
-from shared.wire.matrixd import CorpusAnswer
+from shared.wire.matrixd import CorpusAnswer, Tuning
 from shared.wire.vectord import Candidates, Include, Query
 
 if TYPE_CHECKING:
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A corpus's answer to a query."""
+    """A corpus's answer to a query, and how it was searched."""
 
     corpus: Corpus
     answer: Candidates
     found: Sequence[Found]
+    tuning: Tuning
 
 
 @dataclass(slots=True)
@@ -74,12 +76,14 @@ class Gatherer:
         names: Sequence[str],
         filters: dict[str, Any] | None,
         include: Sequence[Include],
+        tuning: Tuning | None = None,
     ) -> Gathered:
         """What each corpus has for a query.
 
         Args:
             names: corpora, as of `choose`.
             include: what is wanted of each candidate beside its scores.
+            tuning: counts before that of each corpus.
 
         Raises:
             Invalid: the filter. NotFound: none of the corpora exists.
@@ -117,7 +121,7 @@ class Gatherer:
         askable = [c for c in corpora if c.state.model in gathered.vectors]
         results = await asyncio.gather(
             *(
-                self._ask(c, query, gathered.vectors[c.state.model], filters, include)
+                self._ask(c, query, gathered.vectors[c.state.model], filters, include, tuning)
                 for c in askable
             )
         )
@@ -144,11 +148,13 @@ class Gatherer:
         vector: list[float],
         filters: dict[str, Any] | None,
         include: Sequence[Include],
+        tuning: Tuning | None,
     ) -> Asked | CorpusAnswer:
+        tuned = combine(corpus.state.tuning, tuning)
         ask = Query(
             vector=vector,
             text=query,
-            k=self._section.candidates,
+            k=tuned.candidates or self._section.candidates,
             filter=filters,
             include=list(include),
         )
@@ -166,7 +172,8 @@ class Gatherer:
         except LakehouseError as error:
             return _unavailable(tell(error))
         found = answer.results[0]
-        return Asked(corpus, found, collapse(found.ids, found.dense, found.lexical, corpus.chunked))
+        collapsed = collapse(found.ids, found.dense, found.lexical, corpus.chunked)
+        return Asked(corpus, found, collapsed, tuned)
 
 
 def to_parts(asked: Sequence[Asked], make: type[Part]) -> list[Part]:
@@ -179,6 +186,7 @@ def to_parts(asked: Sequence[Asked], make: type[Part]) -> list[Part]:
             one.corpus.state.calibration,
             one.answer,
             one.found,
+            one.tuning.lexical,
         )
         for one in asked
     ]

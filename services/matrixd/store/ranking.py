@@ -32,7 +32,8 @@ Vector = NDArray[np.float32]
 class Part:
     """What one corpus gave for a query.
 
-    `dim` is its vectors' dimension; `calibration` the record that its build left.
+    `dim` is its vectors' dimension; `calibration` the record that its build left; `lexical`
+    the weight of words where it is not the usual one.
     """
 
     corpus: str
@@ -41,6 +42,7 @@ class Part:
     calibration: Mapping[str, Any] | None
     answer: Answer
     found: Sequence[Found]
+    lexical: float | None = None
 
 
 def fit(
@@ -67,7 +69,8 @@ def read_calibration(record: Mapping[str, Any] | None) -> Calibration:
 def rank(parts: Sequence[Part]) -> ColdList:
     """The candidates of corpora with one model, merged by their calibrated scores."""
     return rank_cold(
-        [(_to_candidates(p.corpus, p.found), read_calibration(p.calibration)) for p in parts]
+        [(_to_candidates(p.corpus, p.found), read_calibration(p.calibration)) for p in parts],
+        {p.corpus: p.lexical for p in parts if p.lexical is not None},
     )
 
 

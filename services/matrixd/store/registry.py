@@ -20,7 +20,7 @@ from services.matrixd.store.sources import Sources
 from shared.errors import LakehouseError, NotFound
 from shared.pool import BlockingPool
 from shared.sections.matrix import MatrixdSection
-from shared.wire.matrixd import CorpusDeleted, CorpusInfo, CorpusList, CorpusSpec, Job
+from shared.wire.matrixd import CorpusDeleted, CorpusInfo, CorpusList, CorpusSpec, Job, Tuning
 
 logger = logging.getLogger("lakehouse.matrixd")
 
@@ -153,6 +153,17 @@ class Registry:
             else:
                 corpus.again = True
         return await self._wait(corpus, wait_s, 200)
+
+    async def tune(self, name: str, tuning: Tuning) -> CorpusInfo:
+        """Sets how a corpus is searched from now on, durably.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        corpus = self.find(name)
+        async with self._changing:
+            await corpus.save(tuning=tuning)
+        return corpus.describe()
 
     def list(self) -> CorpusList:
         """All corpora by name."""

@@ -10,7 +10,7 @@ when fitted on the other two (reports/reality-tests/RECORD.md).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -24,10 +24,16 @@ CORPUS = 1.0
 INTERCEPT = -1.3
 
 
-def rank_cold(lists: Sequence[tuple[Candidates, Calibration]]) -> ColdList:
+def rank_cold(
+    lists: Sequence[tuple[Candidates, Calibration]], lexical: Mapping[str, float] | None = None
+) -> ColdList:
     """All candidates with p0, best first, ties by (corpus, id).
 
     The order of the corpora and of the candidates within them does not matter.
+
+    Args:
+        lists: what each corpus found, and what its scores mean.
+        lexical: the weight of words in corpora that were tuned to another than the usual.
     """
     lists = sorted((pair for pair in lists if pair[0].ids), key=lambda pair: pair[0].corpus)
     refs: list[Ref] = []
@@ -43,7 +49,8 @@ def rank_cold(lists: Sequence[tuple[Candidates, Calibration]]) -> ColdList:
     best_words = float(words.max())
     if best_words > 0:
         words = words / best_words
-    linear = COSINE * above + LEXICAL * words
+    weights = [(lexical or {}).get(found.corpus, LEXICAL) for found, _ in lists]
+    linear = COSINE * above + np.repeat(weights, [len(found.ids) for found, _ in lists]) * words
     # Equal cosines share a rank, so that the order of arrival cannot tell.
     ranks = 1 + np.searchsorted(np.sort(-above), -above, side="left")
     logit = linear + LOG_RANK * np.log(ranks) + INTERCEPT
