@@ -86,6 +86,7 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     figures = Figures(app.state.metrics.registry)
     ledger = Ledger(config.data_dir("chatd") / "ledger", section.checkpoint_records, figures)
     prices = build_prices(section)
+    figures.watch_breakers({name: provider.breaker for name, provider in providers.items()})
     dispatcher = Dispatcher(section, tiers, providers, prices, ledger, figures)
     catalogue = Catalogue(providers, tiers, section.models_ttl_s)
     add_house(app, dispatcher, catalogue, ledger)
@@ -147,7 +148,7 @@ def add_house(app: FastAPI, dispatcher: Dispatcher, catalogue: Catalogue, ledger
     @app.get("/chat/usage", tags=["chat"])
     async def get_usage() -> UsageReport:
         """What has been asked for, and what it cost, since the ledger began."""
-        return ledger.report()
+        return await ledger.report()
 
 
 def add_openai(app: FastAPI, dispatcher: Dispatcher, catalogue: Catalogue) -> None:

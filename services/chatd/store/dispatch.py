@@ -196,12 +196,10 @@ class Dispatcher:
     def _note_fault(self, provider: Provider, fault: Fault, leave: Pass) -> None:
         """Tells figures and breaker of a failed try."""
         self._figures.count_fault(provider.name, fault.kind)
-        now = time.monotonic()
         if fault.is_sickness:
-            provider.breaker.fail(leave, now)
+            provider.breaker.fail(leave, time.monotonic())
         else:
             provider.breaker.succeed(leave)  # whoever refuses is well
-        self._figures.breakers.labels(provider.name).set(provider.breaker.state(now) == "open")
 
     def _open_account(self, chat: Chat, surface: str, *, stream: bool) -> Account:
         self._ledger.check()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.chatd.core.breaker import Breaker
 from services.chatd.core.chat import Usage
 
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -52,7 +56,7 @@ class Figures:
             buckets=SECONDS,
             registry=registry,
         )
-        self.breakers = Gauge(
+        self._breakers = Gauge(
             "chatd_breaker_open",
             "1 while a provider is not asked because it kept failing",
             ("provider",),
@@ -63,6 +67,13 @@ class Figures:
             "Chats that the ledger could not take",
             registry=registry,
         )
+
+    def watch_breakers(self, breakers: Mapping[str, Breaker]) -> None:
+        """Shows each provider's circuit, as it is when the figures are read."""
+        for name, breaker in breakers.items():
+            self._breakers.labels(name).set_function(
+                lambda breaker=breaker: float(breaker.state(time.monotonic()) == "open")
+            )
 
     def count_fault(self, provider: str, kind: str) -> None:
         """A try failed."""

@@ -86,8 +86,10 @@ class Ledger:
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
-    def report(self) -> UsageReport:
-        """The sums by provider and model."""
+    async def report(self) -> UsageReport:
+        """The sums by provider and model, with every chat that has ended."""
+        if self._writing:
+            await asyncio.wait(self._writing)
         rows = [
             UsageRow(provider=provider, model=model, **_rounded(sums))
             for (provider, model), sums in sorted(self._sums.items())
