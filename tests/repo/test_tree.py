@@ -147,6 +147,29 @@ def test_models_are_named_in_the_configuration_alone() -> None:
     assert found == [], "name a tier (tier/local_fast) instead of a model"
 
 
+# Families of models with what makes an id of their name: no code may hold one, known or not.
+MODEL_ID = re.compile(
+    r"\b(gpt-\d|gpt-oss|claude-[a-z0-9]|gemini-\d|qwen\d|kimi-k\d|llama-?\d|deepseek-[a-z]"
+    r"|mistral-[a-z])",
+    re.IGNORECASE,
+)
+
+
+def test_no_code_holds_a_models_id() -> None:
+    # Its patterns say which protocol a family speaks; ids stand in [models] beside it.
+    homes = {ROOT / "shared" / "sections" / "chat.py", ROOT / "shared" / "sections" / "matrix.py"}
+    code = [ROOT / folder for folder in ("services", "shared", "scripts", "bench")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in tracked_files()
+        if path.suffix in {".py", ".sh", ""} and path not in homes
+        if any(folder in path.parents for folder in code)
+        for match in [MODEL_ID.search(path.read_text("utf-8", "ignore"))]
+        if match
+    ]
+    assert found == [], "name a tier (tier/local_fast) instead of a model"
+
+
 def test_locks_carry_hashes_and_no_addresses() -> None:
     for name in ("requirements.lock", "requirements-dev.lock"):
         text = (ROOT / name).read_text()
