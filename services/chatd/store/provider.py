@@ -19,7 +19,7 @@ import orjson
 from services.chatd.core.breaker import Breaker
 from services.chatd.core.chat import Chat, Event
 from services.chatd.core.faults import Fault, fault_of_body, fault_of_status, parse_retry_after
-from services.chatd.core.reading import as_object
+from services.chatd.core.reading import as_list, as_object, as_text
 from services.chatd.core.redaction import Redactor
 from services.chatd.core.wires import WIRES
 from services.chatd.core.wires.base import Dialect, MakeId, Wire, decode
@@ -168,11 +168,13 @@ class Provider:
                 body = as_object(decode(await read_all(response, self._limits.max_answer_bytes)))
         except Exception as error:
             raise self.fault_of(error, f"did not list its models in {limit:g} s") from None
-        rows: Any = body.get("models") if native or "models" in body else body.get("data")
+        # llama.cpp lists them in both forms; its names are in OpenAI's.
+        rows: Any = body.get("models") if native or "data" not in body else body["data"]
         if not isinstance(rows, list):
             raise Fault("malformed", "its list of models is none")
-        names = [as_object(row).get("name" if native else "id") for row in rows]
-        return [name for name in names if isinstance(name, str) and name]
+        found = [as_object(row) for row in as_list(rows)]
+        names = [as_text(row.get("id")) or as_text(row.get("name")) for row in found]
+        return [name.removeprefix("models/") for name in names if name]
 
     def fault_of(self, error: Exception, silent: str) -> Exception:
         """The fault that an exception stands for, without keys in what it says."""
