@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from services.chatd.core.surfaces import anthropic, house, openai, responses
 from services.chatd.core.surfaces.responses_stream import ResponseWriter
 from services.chatd.core.tokens import estimate_input
+from services.chatd.document import add_bodies, body_of
 from services.chatd.store.build import build_prices, build_providers
 from services.chatd.store.catalogue import Catalogue
 from services.chatd.store.dispatch import Dispatcher
@@ -92,6 +93,9 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     add_house(app, dispatcher, catalogue, ledger)
     add_openai(app, dispatcher, catalogue)
     add_anthropic(app, dispatcher)
+    add_bodies(
+        app, ChatRequest, OpenAIChatRequest, ResponsesRequest, MessagesRequest, CountTokensRequest
+    )
     return app
 
 
@@ -110,11 +114,6 @@ async def read_body(request: Request, model: type[M]) -> M:
         ) from None
 
 
-def _body_of(model: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": model.model_json_schema()}}
-    return {"requestBody": {"content": content, "required": True}}
-
-
 def _answers(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {200: {"model": model, "content": {"text/event-stream": {}}, "description": "Answer"}}
 
@@ -127,7 +126,7 @@ def add_house(app: FastAPI, dispatcher: Dispatcher, catalogue: Catalogue, ledger
         tags=["chat"],
         response_class=Response,
         responses=_answers(ChatResponse),
-        openapi_extra=_body_of(ChatRequest),
+        openapi_extra=body_of(ChatRequest),
     )
     async def chat(request: Request) -> Response:
         """An answer from whichever provider the model's name means."""
@@ -159,7 +158,7 @@ def add_openai(app: FastAPI, dispatcher: Dispatcher, catalogue: Catalogue) -> No
         tags=["openai"],
         response_class=Response,
         responses=_answers(OpenAIChatResponse),
-        openapi_extra=_body_of(OpenAIChatRequest),
+        openapi_extra=body_of(OpenAIChatRequest),
     )
     async def complete_chat(request: Request) -> Response:
         """OpenAI's chat completions."""
@@ -178,7 +177,7 @@ def add_openai(app: FastAPI, dispatcher: Dispatcher, catalogue: Catalogue) -> No
         tags=["openai"],
         response_class=Response,
         responses=_answers(ResponsesResponse),
-        openapi_extra=_body_of(ResponsesRequest),
+        openapi_extra=body_of(ResponsesRequest),
     )
     async def create_response(request: Request) -> Response:
         """OpenAI's responses, stateless."""
@@ -209,7 +208,7 @@ def add_anthropic(app: FastAPI, dispatcher: Dispatcher) -> None:
         tags=["anthropic"],
         response_class=Response,
         responses=_answers(MessagesResponse),
-        openapi_extra=_body_of(MessagesRequest),
+        openapi_extra=body_of(MessagesRequest),
     )
     async def create_message(request: Request) -> Response:
         """Anthropic's messages."""
@@ -224,7 +223,7 @@ def add_anthropic(app: FastAPI, dispatcher: Dispatcher) -> None:
     @app.post(
         "/v1/messages/count_tokens",
         tags=["anthropic"],
-        openapi_extra=_body_of(CountTokensRequest),
+        openapi_extra=body_of(CountTokensRequest),
     )
     async def count_tokens(request: Request) -> TokenCount:
         """An estimate of what a model would read: no provider's tokeniser is here."""

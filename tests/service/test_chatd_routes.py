@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -327,5 +329,9 @@ async def test_health_ready_and_the_document(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         assert (await w.client.get("/health")).json()["service"] == "chatd"
         assert (await w.client.get("/ready")).json()["checks"] == {"ledger": "ok"}
-        paths = (await w.client.get("/openapi.json")).json()["paths"]
-        assert {"/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"} <= set(paths)
+        document = (await w.client.get("/openapi.json")).json()
+        wanted = {"/chat", "/v1/chat/completions", "/v1/messages", "/v1/responses"}
+        assert wanted <= set(document["paths"])
+        named = set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(document)))
+        assert "MessagesRequest" in named
+        assert named <= set(document["components"]["schemas"])

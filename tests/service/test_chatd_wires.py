@@ -492,3 +492,28 @@ async def test_anthropics_turn_reaches_every_wire(tmp_path: Path) -> None:
         assert roles == ["system", "user", "assistant", "tool", "user"]
         error = w.fakes["gemini"].seen[0].body["contents"][2]["parts"][0]
         assert error["functionResponse"]["response"] == {"error": "rain"}
+
+
+async def test_numbers_of_any_size_pass(tmp_path: Path) -> None:
+    huge = 10**30
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "maximum": huge}}}
+    tool = {"type": "function", "function": {"name": "t", "parameters": schema}}
+    async with world(tmp_path) as w:
+        for wire in WIRES:
+            sent_tools = (await sent(w, wire, tools=[tool], seed=huge)).body["tools"]
+            assert str(huge) in json.dumps(sent_tools)
+        ask = {
+            "model": "chat/x",
+            "input": "a",
+            "tools": [{"type": "function", "name": "t", "parameters": schema}],
+        }
+        shown = await w.client.post("/v1/responses", json=ask)
+        assert shown.json()["tools"][0]["parameters"] == schema
+        streamed = await w.client.post("/v1/responses", json={**ask, "stream": True})
+        assert str(huge) in streamed.text
+        count = {
+            "model": "chat/x",
+            "messages": [{"role": "user", "content": "a"}],
+            "tools": [{"name": "t", "input_schema": schema}],
+        }
+        assert (await w.client.post("/v1/messages/count_tokens", json=count)).status_code == 200

@@ -1,8 +1,14 @@
-"""JSON that nobody has checked, read without trust: what is of another type is absent."""
+"""JSON that nobody has checked, read without trust: what is of another type is absent.
+
+And written without fear: callers' schemas may hold numbers that the fast writer has no form for.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
+
+import orjson
 
 Object = dict[str, Any]
 
@@ -30,3 +36,12 @@ def as_text(value: object) -> str:
 def as_count(value: object) -> int:
     """The value if it is a number of something, else 0."""
     return int(value) if isinstance(value, int | float) and value > 0 else 0
+
+
+def write_json(value: object) -> bytes:
+    """JSON text."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        # Integers over 64 bits, which JSON allows.
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

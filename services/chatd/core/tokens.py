@@ -8,9 +8,8 @@ that it is an estimate.
 
 from __future__ import annotations
 
-import orjson
-
 from services.chatd.core.chat import Answer, Chat, Message, Usage
+from services.chatd.core.reading import write_json
 
 IMAGE_TOKENS = 1000
 FRAME_TOKENS = 4
@@ -31,7 +30,7 @@ def estimate_input(chat: Chat) -> int:
     """Tokens of what a model reads."""
     count = sum(_estimate_message(message) for message in chat.messages)
     for tool in chat.tools:
-        schema = orjson.dumps(tool.parameters or {}).decode()
+        schema = write_json(tool.parameters or {}).decode()
         count += FRAME_TOKENS + estimate_text(f"{tool.name} {tool.description} {schema}")
     return count
 

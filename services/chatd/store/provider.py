@@ -19,7 +19,7 @@ import orjson
 from services.chatd.core.breaker import Breaker
 from services.chatd.core.chat import Chat, Event
 from services.chatd.core.faults import Fault, fault_of_body, fault_of_status, parse_retry_after
-from services.chatd.core.reading import as_list, as_object, as_text
+from services.chatd.core.reading import as_list, as_object, as_text, write_json
 from services.chatd.core.redaction import Redactor
 from services.chatd.core.wires import WIRES
 from services.chatd.core.wires.base import Dialect, MakeId, Wire, decode
@@ -199,7 +199,7 @@ class Provider:
             async with asyncio.timeout(limit_s):
                 response = await self._client().post(
                     self.place.address + path,
-                    data=orjson.dumps(body),
+                    data=write_json(body),
                     headers=headers,
                     allow_redirects=False,
                 )

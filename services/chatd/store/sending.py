@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
+from services.chatd.core.reading import write_json
 from services.chatd.core.surfaces.base import Writer
 from services.chatd.store.account import Account
 from services.chatd.store.flow import Flow, Reply
@@ -23,7 +23,7 @@ _STREAM_HEADERS = (
 
 def send_whole(body: dict[str, Any], reply: Reply) -> Response:
     """A whole answer."""
-    answer = Response(orjson.dumps(body), media_type="application/json")
+    answer = Response(write_json(body), media_type="application/json")
     answer.raw_headers += _headers_of(reply.account)
     return answer
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import orjson
-
 from services.chatd.core.chat import (
     Answer,
     CallDelta,
@@ -26,7 +24,7 @@ from services.chatd.core.chat import (
     ToolCall,
     Usage,
 )
-from services.chatd.core.reading import as_count, as_object
+from services.chatd.core.reading import as_count, as_object, write_json
 from services.chatd.core.surfaces.base import Head, frame, known_usage, refuse
 from services.chatd.core.wires.base import read_arguments
 from shared.errors import LakehouseError
@@ -122,7 +120,7 @@ def _read_turn(role: Any, blocks: Sequence[Block], names: dict[str, str]) -> lis
             )
         elif block.type == "tool_use":
             names[block.id] = block.name
-            arguments = orjson.dumps(block.input or {}).decode()
+            arguments = write_json(block.input or {}).decode()
             calls.append(ToolCall(block.id, block.name, arguments))
         elif block.type == "thinking":
             reasoning += block.thinking

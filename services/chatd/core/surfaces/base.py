@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-import orjson
-
 from services.chatd.core.chat import Event, Image, Usage
+from services.chatd.core.reading import write_json
 from shared.errors import Invalid, LakehouseError
 
 
@@ -49,7 +48,7 @@ class Writer(Protocol):
 
 def frame(body: object, name: str = "") -> bytes:
     """A server-sent event."""
-    data = orjson.dumps(body)
+    data = write_json(body)
     if name:
         return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
     return b"data: %b\n\n" % data
