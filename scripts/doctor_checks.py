@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import http.client
 import importlib.metadata
 import json
 import os
@@ -21,6 +22,8 @@ sys.path.insert(0, str(ROOT))
 from scripts.fleet import is_port_taken, probe
 from shared.config import Config, ConfigError, load
 from shared.daemons import BUILT
+from shared.errors import Unavailable
+from shared.keyfile import read_key
 from shared.supervisor import read_state, supervisor_pid
 
 GIB = 1024**3
@@ -53,6 +56,8 @@ def main() -> int:
             check_disk,
             check_token,
             check_fleet,
+            check_keys,
+            check_tiers,
         )
         for check in checks:
             findings += check(config)
@@ -167,6 +172,52 @@ def check_fleet(config: Config) -> list[Finding]:
         advice = "" if ok else f"See: scripts/fleet.py logs {name}"
         findings.append(Finding(name, ok, "ready" if ok else state, advice))
     return findings
+
+
+def check_keys(config: Config) -> list[Finding]:
+    """Key files of chat providers. One that is not there is no fault: its models are 404."""
+    findings: list[Finding] = []
+    for name, section in config.chatd.providers.items():
+        if not section.key:
+            continue
+        file = config.base_dir / config.chatd.keys_dir / f"{name}.env"
+        try:
+            read_key(file, section.key)
+        except Unavailable as error:
+            missing = not file.exists()
+            advice = "" if missing else f"{error.message} The file: {file}"
+            found = f"no {file.name}; its models are 404" if missing else "cannot be used"
+            findings.append(Finding(f"key {name}", missing, found, advice))
+        else:
+            findings.append(Finding(f"key {name}", True, "found"))
+    return findings
+
+
+def check_tiers(config: Config) -> list[Finding]:
+    """Whether the models behind the tiers are still there, as a running chatd finds them."""
+    section = config.chatd
+    headers = {"Host": "127.0.0.1"}
+    if config.token:
+        headers["Authorization"] = f"Bearer {config.token}"
+    connection = http.client.HTTPConnection(section.host, section.port, timeout=30)
+    try:
+        connection.request("GET", "/chat/providers?probe=1", headers=headers)
+        tiers = json.loads(connection.getresponse().read())["tiers"]
+    except (OSError, ValueError, KeyError, http.client.HTTPException):
+        return [Finding("tiers", True, "not probed: chatd is not running")]
+    finally:
+        connection.close()
+    return [
+        Finding(
+            f"tier {tier}",
+            # A model that is gone is a fault of the configuration; a provider that is away or
+            # has no key may be meant so.
+            state["status"] != "gone",
+            f"{state['model']}: {state['status']}",
+            state["advice"] if state["status"] == "gone" else "",
+        )
+        for tier, state in tiers.items()
+    ]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any, cast
 from pydantic import ValidationError, model_validator
 
 from shared.sections.base import DaemonSection, Section
+from shared.sections.chat import ChatdSection
 from shared.sections.common import AuthSection, FleetSection, HttpSection, LogSection
 from shared.sections.data import (
     CatalogdSection,
@@ -56,6 +57,7 @@ class Config(Section):
     vectord: VectordSection = VectordSection()
     pathwayd: PathwaydSection = PathwaydSection()
     matrixd: MatrixdSection = MatrixdSection()
+    chatd: ChatdSection = ChatdSection()
     models: ModelsSection = ModelsSection()
 
     @model_validator(mode="after")

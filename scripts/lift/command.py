@@ -11,20 +11,21 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from scripts.lift.asking import TIER, Trust, asker, judge_queries, read_queries
 from scripts.lift.baselines import compare_baselines
 from scripts.lift.checks import Check, check_all, compare_arms
 from scripts.lift.edge import Edge, EdgeError
 from scripts.lift.far import list_far_queries
 from scripts.lift.judged import JudgedSet, JudgedSetError, load_set
 from scripts.lift.latency import time_playbook
-from scripts.lift.planning import make_plan
+from scripts.lift.planning import Plan, make_plan
 from scripts.lift.report import describe_run, render_html
 from scripts.lift.staffing import build_staffing_set
 from scripts.lift.trial import Outcome, Trial
@@ -52,6 +53,8 @@ class Options:
     gateway: str | None
     topics: int
     far: int
+    queries: Path | None = None
+    judge: str = TIER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         judged = _read_set(options)
         for remark in judged.remarks:
             print(f"  note: {remark}")
-        record, checks = run_gate(judged, options)
+        plain = read_queries(options.queries) if options.queries else []
+        judged, record, checks = run_gate(judged, plain, options)
     except (JudgedSetError, EdgeError) as error:
         print(f"playbook_lift: {error}", file=sys.stderr)
         return 2
@@ -74,13 +78,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(check.passed for check in checks) else 1
 
 
-def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[Check]]:
-    """Runs all seeds on one fleet; gives the report and the checks."""
+def run_gate(
+    judged: JudgedSet, plain: Sequence[str], options: Options
+) -> tuple[JudgedSet, dict[str, Any], list[Check]]:
+    """Runs all seeds on one fleet; gives the set, the report and the checks.
+
+    With `plain` queries the set's documents are searched for those, as a model judges them.
+    """
     begun = time.monotonic()
     full = not options.fast
     far = list(judged.far) or list_far_queries()
     far = far[: options.far or None]
-    plans = [make_plan(judged, s, 2 if options.fast else 8, options.topics) for s in options.seeds]
+    # Before anything is started: a set that is too small is told at once.
+    plans = _make_plans(judged, options) if not plain else []
+    trust: Trust | None = None
     outcomes: list[Outcome] = []
     with _open_fleet(options) as fleet:
         address, token, restart = _find_gateway(fleet, options)
@@ -89,6 +100,14 @@ def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[
             say = _make_say(begun)
             say(f"building {len(judged.corpora)} corpora of {len(judged.documents)} documents")
             edge.build_corpora(judged.documents)
+            if plain and options.queries:
+                say(f"{options.judge} judges {len(plain)} queries")
+                ask = asker(edge, options.judge)
+                name = options.queries.stem
+                judged, trust = judge_queries(edge, judged, plain, name, options.judge, ask)
+                for remark in judged.remarks:
+                    print(f"  note: {remark}")
+                plans = _make_plans(judged, options)
             if restart is not None:
                 restart = _restart_and_wait(restart, edge)
             for plan in plans:
@@ -114,7 +133,7 @@ def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[
     added = [each for outcome in outcomes for each in outcome.added_ms]
     if added:
         latency["through the gateway, mean added ms"] = sum(added) / len(added)
-    facts = {
+    facts: dict[str, Any] = {
         "tuned_on": [seed for seed in options.seeds if seed in TUNED_ON],
         "reported_seeds": [
             s for s, o in zip(options.seeds, outcomes, strict=True) if o in reported
@@ -125,8 +144,15 @@ def run_gate(judged: JudgedSet, options: Options) -> tuple[dict[str, Any], list[
         "elapsed_s": time.monotonic() - begun,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if trust is not None:
+        facts["judge"] = {**asdict(trust), "coverage": trust.coverage}
     record = describe_run(judged, options.seeds, reported, arms, checks, baselines, latency, facts)
-    return record, checks
+    return judged, record, checks
+
+
+def _make_plans(judged: JudgedSet, options: Options) -> list[Plan]:
+    most = 2 if options.fast else 8
+    return [make_plan(judged, seed, most, options.topics) for seed in options.seeds]
 
 
 def write_reports(record: dict[str, Any], options: Options) -> list[Path]:
@@ -168,6 +194,10 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--dataset", type=Path, help="a folder with a judged set in BEIR's layout")
     parser.add_argument("--seeds", help="seeds, such as 1,2 (default: 1,2,3,4,5; --fast: 3)")
     parser.add_argument("--out", type=Path, help="where the JSON goes; the HTML goes beside it")
+    parser.add_argument(
+        "--queries", type=Path, help="plain queries, one a line: judged by a model, no labels"
+    )
+    parser.add_argument("--judge", default=TIER, help=f"the model that judges them ({TIER})")
     parser.add_argument("--gateway", help="an address; otherwise a fleet of its own is started")
     parser.add_argument("--topics", type=int, help="topics recorded per seed (60; --fast: 16)")
     parser.add_argument("--far", type=int, help="far-off queries (all; --fast: 24)")
@@ -181,7 +211,17 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
     far = found.far or (FAST_FAR if found.fast else 0)
     if len(set(seeds)) != len(seeds) or topics < 2 or far < 0:
         parser.error("seeds must differ, --topics be at least 2 and --far above 0")
-    return Options(found.fast, found.dataset, seeds, found.out, found.gateway, topics, far)
+    return Options(
+        found.fast,
+        found.dataset,
+        seeds,
+        found.out,
+        found.gateway,
+        topics,
+        far,
+        found.queries,
+        found.judge,
+    )
 
 
 def _read_set(options: Options) -> JudgedSet:

@@ -172,6 +172,19 @@ class Edge:
             vectors.extend(self._call("POST", "/v1/embed", json=body).json()["vectors"])
         return vectors
 
+    def chat(self, model: str, system: str, question: str, form: dict[str, Any]) -> str:
+        """A model's answer, as deterministic as it can be."""
+        body = {
+            "model": model,
+            "messages": [
+                {"role": "system", "content": system},
+                {"role": "user", "content": question},
+            ],
+            "temperature": 0,
+            "response_format": form,
+        }
+        return str(self._call("POST", "/v1/chat", json=body).json()["content"])
+
     def wait_ready(self, seconds: float) -> None:
         """Waits until searching works again."""
         deadline = time.monotonic() + seconds

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ValidationError
 
 from services.embedd import rendering
 from services.embedd.core.accept import choose_form
-from services.embedd.core.openai import PREFIX, error_body
 from services.embedd.core.texts import check_texts, read_input
 from services.embedd.store.build import build_providers
 from services.embedd.store.disk import DiskCache
@@ -23,6 +22,7 @@ from shared.config import Config
 from shared.edge import Scope, render_envelope
 from shared.errors import LakehouseError
 from shared.lockfile import DirectoryLock
+from shared.protocols import openai_error
 from shared.runtime import Transports, create_base
 from shared.wire.embedd import (
     ARROW_STREAM,
@@ -34,12 +34,14 @@ from shared.wire.embedd import (
 )
 
 M = TypeVar("M", bound=BaseModel)
+# Where OpenAI's routes begin.
+PREFIX = "/v1/"
 
 
 def render_error(scope: Scope, error: LakehouseError, service: str, request_id: str) -> bytes:
     """OpenAI's shape on OpenAI's routes, the fleet's envelope elsewhere."""
     if scope["path"].startswith(PREFIX):
-        return orjson.dumps(error_body(error))
+        return orjson.dumps(openai_error(error))
     return render_envelope(scope, error, service, request_id)
 
 

@@ -13,11 +13,13 @@ from pydantic import BaseModel, ValidationError
 
 from services.pathwayd.mem0 import add_mem0_routes
 from services.pathwayd.store.embedder import Embedder
+from services.pathwayd.store.facts import FactFinder
 from services.pathwayd.store.figures import Figures
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.memories import Memories
 from services.pathwayd.store.reading import MAX_PAGE, Reading
 from services.pathwayd.store.service import Done, Service
+from shared.clients.chatd import ChatdClient
 from shared.clients.embedd import EmbeddClient
 from shared.config import Config
 from shared.runtime import Transports, create_base
@@ -54,7 +56,7 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     """Builds the daemon.
 
     Args:
-        config: section `pathwayd`, the data directory, and embedd's address.
+        config: section `pathwayd`, the data directory, and the addresses of embedd and chatd.
         transports: in-process transports by service name, for tests.
     """
 
@@ -64,13 +66,15 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
         ledger = Ledger(config.data_dir("pathwayd"), config.pathwayd, figures, now_us)
         embedder = Embedder(ledger, EmbeddClient(config, transports))
         service, reading = Service(ledger, embedder), Reading(ledger, embedder)
-        app.state.parts = Parts(ledger, embedder, service, reading)
+        finder = FactFinder(ChatdClient(config, transports), config.pathwayd.infer_model)
+        app.state.parts = Parts(ledger, embedder, service, reading, finder)
         await ledger.open()
         embedder.start()
         try:
             yield
         finally:
             await service.close()
+            await finder.close()
             await embedder.close()
             await ledger.close()
 
@@ -89,13 +93,18 @@ class Parts:
     """What the routes call; made when the daemon starts, after any fork."""
 
     def __init__(
-        self, ledger: Ledger, embedder: Embedder, service: Service, reading: Reading
+        self,
+        ledger: Ledger,
+        embedder: Embedder,
+        service: Service,
+        reading: Reading,
+        finder: FactFinder,
     ) -> None:
         self.ledger = ledger
         self.embedder = embedder
         self.service = service
         self.reading = reading
-        self.memories = Memories(ledger, service, reading)
+        self.memories = Memories(ledger, service, reading, finder)
 
 
 def now_us() -> int:

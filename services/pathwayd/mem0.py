@@ -38,7 +38,7 @@ def add_mem0_routes(app: FastAPI, read_body: ReadBody, store: Callable[[], Store
     async def add_memories(
         request: Request, idempotency_key: IdempotencyKey = None
     ) -> MemoriesAdded:
-        """One memory for each message, as it stands (infer=false)."""
+        """One memory for each message as it stands, or for each fact in them (infer=true)."""
         return await store().add(await read_body(request, MemoryAdd), idempotency_key)
 
     @app.get(MEMORIES, tags=["mem0"])

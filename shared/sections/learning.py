@@ -25,4 +25,5 @@ class PathwaydSection(DaemonSection):
     idempotency_keys: int = Field(default=100_000, ge=1)
     search_threads: int = Field(default=2, ge=1, le=64)
     checkpoint_records: int = Field(default=10_000, ge=10)
+    infer_model: str = Field(default="tier/local_fast", min_length=1, max_length=300)
     mem0_reset: bool = True

@@ -42,3 +42,7 @@ class ModelsSection(Section):
     frontier_arch: str = "openrouter/moonshotai/kimi-k2-0905"
     frontier_free: str = "opencode/claude-opus-4-7"
     weak_models: tuple[str, ...] = ("qwen3.5:latest", "qwen3:latest")
+
+    def tiers(self) -> dict[str, str]:
+        """Models by tier."""
+        return {name: value for name, value in self if isinstance(value, str)}

@@ -42,7 +42,9 @@ def _as_arrow(_: Any, value: Any) -> bytes:
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[PrivateFleet]:
-    with PrivateFleet() as made:
+    # No Ollama runs here: what a bare model name means is the fleet's own.
+    own = "CHATD__PROVIDERS__OLLAMA"
+    with PrivateFleet(settings={f"{own}__URL": '""', f"{own}__DAEMON": "fake_ollama"}) as made:
         _fill(made)
         yield made
 

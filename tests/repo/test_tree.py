@@ -26,6 +26,7 @@ SMOKES = {
     "fake_ollama": "g2_smoke_fixtures",
     "pathwayd": "pathway",
     "matrixd": "matrix",
+    "chatd": "chatd",
 }
 # The gateway has no routes of its own to model: it passes on those of the others.
 WITHOUT_WIRE = {"gateway"}
@@ -141,6 +142,29 @@ def test_models_are_named_in_the_configuration_alone() -> None:
         for path in tracked_files()
         if path not in homes and path.suffix in {".py", ".sh", ".toml"}
         for match in [named.search(path.read_text("utf-8", "ignore"))]
+        if match
+    ]
+    assert found == [], "name a tier (tier/local_fast) instead of a model"
+
+
+# Families of models with what makes an id of their name: no code may hold one, known or not.
+MODEL_ID = re.compile(
+    r"\b(gpt-\d|gpt-oss|claude-[a-z0-9]|gemini-\d|qwen\d|kimi-k\d|llama-?\d|deepseek-[a-z]"
+    r"|mistral-[a-z])",
+    re.IGNORECASE,
+)
+
+
+def test_no_code_holds_a_models_id() -> None:
+    # Its patterns say which protocol a family speaks; ids stand in [models] beside it.
+    homes = {ROOT / "shared" / "sections" / "chat.py", ROOT / "shared" / "sections" / "matrix.py"}
+    code = [ROOT / folder for folder in ("services", "shared", "scripts", "bench")]
+    found = [
+        f"{path.relative_to(ROOT)}: {match.group()}"
+        for path in tracked_files()
+        if path.suffix in {".py", ".sh", ""} and path not in homes
+        if any(folder in path.parents for folder in code)
+        for match in [MODEL_ID.search(path.read_text("utf-8", "ignore"))]
         if match
     ]
     assert found == [], "name a tier (tier/local_fast) instead of a model"

@@ -10,9 +10,10 @@ import httpx
 import pytest
 
 from services.embedd.app import create_app
-from services.embedd.store.remote import BearerKey, read_key
+from services.embedd.store.remote import BearerKey
 from services.fake_ollama.app import create_app as create_fake_ollama
 from shared.errors import Unavailable
+from shared.keyfile import read_key
 from shared.wire.fake_ollama import ScriptRule
 from tests.support.apps import client_of, free_ports, make_config
 from tests.support.embedd import World, world

@@ -418,12 +418,13 @@ async def test_absent_daemons_and_prefixes_answer_in_each_callers_shape(tmp_path
         assert absent.status == 503
         assert error_of(absent)["details"] == {"daemon": "observerd"}
         assert "not part of this build" in error_of(absent)["message"]
+        assert absent.all(b"x-should-retry") == [b"false"]
         unknown = await fetch(port, request("/v1/absent"))
         assert unknown.status == 404
         assert "/v1/storage" in error_of(unknown)["details"]["prefixes"]
         openai = await fetch(port, request("/v1/chat/completions", "POST", body=b"{}"))
         assert set(error_of(openai)) == {"message", "type", "param", "code"}
-        assert openai.all(b"x-should-retry") == [b"false"]
+        assert (openai.status, openai.all(b"retry-after")) == (503, [b"1"])
         anthropic = json.loads((await fetch(port, request("/v1/messages"))).body)
         assert (anthropic["type"], set(anthropic["error"])) == ("error", {"type", "message"})
         iceberg = await fetch(port, request("/v1/iceberg/v1/config"))

@@ -148,7 +148,8 @@ async def test_a_bad_search_is_400(w: World, body: dict[str, Any], says: str) ->
         ({"messages": "x", "user_id": ""}, 400, "user_id"),
         ({"messages": "x", "user_id": "a", "expiration_date": "soon"}, 400, "expiration_date"),
         ({"messages": "x", "user_id": "a", "metadata": [1]}, 400, "metadata"),
-        ({"messages": "x", "user_id": "a", "infer": True}, 422, "infer=false"),
+        ({"messages": "x", "user_id": "a", "infer": True}, 503, "infer=false"),
+        ({"messages": "x", "infer": True}, 400, "user_id"),
     ],
 )
 async def test_a_bad_add_is_refused(w: World, body: dict[str, Any], status: int, says: str) -> None:

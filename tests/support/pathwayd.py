@@ -145,9 +145,11 @@ async def embedd_running(config: Config) -> AsyncGenerator[Switch]:
 
 
 @asynccontextmanager
-async def pathwayd(config: Config, switch: Switch) -> AsyncGenerator[World]:
-    """pathwayd alone, over an embedd that runs already."""
-    app = create_app(config, transports={"embedd": switch})
+async def pathwayd(
+    config: Config, switch: Switch, **transports: httpx.AsyncBaseTransport
+) -> AsyncGenerator[World]:
+    """pathwayd alone, over an embedd that runs already, and whatever else does."""
+    app = create_app(config, transports={"embedd": switch, **transports})
     async with (
         running(app) as transport,
         httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client,

@@ -8,10 +8,10 @@ import pytest
 
 from services.embedd.core.accept import choose_form
 from services.embedd.core.names import make_id, resolve_name
-from services.embedd.core.openai import error_body
 from services.embedd.core.texts import check_texts, read_input
 from shared.config import Config, ConfigError, load
 from shared.errors import Invalid, NotAcceptable, NotFound, RateLimited, Unauthorized, Unavailable
+from shared.protocols import openai_error
 from shared.sections.embed import EmbeddSection
 from shared.wire.embedd import ARROW_STREAM
 
@@ -126,7 +126,7 @@ def test_the_form_follows_accept(accept: str, form: str) -> None:
 def test_openai_errors_have_all_four_keys(
     error: Any, kind: str, param: str | None, code: str
 ) -> None:
-    body = error_body(error)
+    body = openai_error(error)
     assert body == {"error": {"message": "x", "type": kind, "param": param, "code": code}}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
@@ -29,6 +28,7 @@ from shared.errors import (
     Unavailable,
     Upstream,
 )
+from shared.keyfile import read_key
 from shared.sections.embed import RemoteEmbedder
 
 TRANSPORT_ERRORS = (httpx.HTTPError, aiohttp.ClientError, ConnectionError)
@@ -248,23 +248,3 @@ def check_pin(wanted: Wanted, found_id: str) -> None:
             "Vectors of the two do not mix: embed again, or bring the earlier model back.",
             details={"model": wanted.model, "known": [found_id]},
         )
-
-
-def read_key(path: Path) -> str:
-    """The key in an environment file (`NAME=key`, or the bare key on a line).
-
-    Raises:
-        Unavailable: it is missing, empty, or readable by others.
-    """
-    try:
-        mode = path.stat().st_mode
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        raise Unavailable("Its key file cannot be read. Create it with mode 0600.") from None
-    if stat.S_IMODE(mode) & 0o077:
-        raise Unavailable("Its key file can be read by others. Run chmod 600 on it.")
-    for line in lines:
-        text = line.strip()
-        if text and not text.startswith("#"):
-            return text.partition("=")[2].strip().strip("\"'") if "=" in text else text
-    raise Unavailable("Its key file is empty. Put NAME=key into it.")

@@ -10,22 +10,8 @@ from typing import Any
 
 from services.gateway.core.routing import Shape
 from shared.errors import LakehouseError
+from shared.protocols import anthropic_error, openai_error
 
-_OPENAI_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-}
-_ANTHROPIC_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
 _ICEBERG_TYPES = {
     400: "BadRequestException",
     401: "NotAuthorizedException",
@@ -46,25 +32,13 @@ def shape_error(
     OpenAI's has all four keys, `code` a string or null. Anthropic's carries the request
     id. Iceberg's `code` is the HTTP status.
     """
-    client_fault = error.status < 500
     if shape is Shape.OPENAI:
-        kind = _OPENAI_TYPES.get(
-            error.status, "invalid_request_error" if client_fault else "server_error"
-        )
-        inner = {"message": error.message, "type": kind, "param": None, "code": error.code}
-        return {"error": inner}
+        return openai_error(error)
     if shape is Shape.ANTHROPIC:
-        kind = _ANTHROPIC_TYPES.get(
-            error.status, "invalid_request_error" if client_fault else "api_error"
-        )
-        return {
-            "type": "error",
-            "error": {"type": kind, "message": error.message},
-            "request_id": request_id,
-        }
+        return anthropic_error(error, request_id)
     if shape is Shape.ICEBERG:
         kind = _ICEBERG_TYPES.get(
-            error.status, "BadRequestException" if client_fault else "InternalServerError"
+            error.status, "BadRequestException" if error.status < 500 else "InternalServerError"
         )
         return {"error": {"message": error.message, "type": kind, "code": error.status}}
     return error.envelope(service, request_id)

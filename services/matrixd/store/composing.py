@@ -26,9 +26,7 @@ class Composer:
         self, models: ModelsSection, searcher: Searcher, relevance: RelevanceFilter
     ) -> None:
         self._weak = models.weak_models
-        self._tiers = {
-            name: value for name, value in models.model_dump().items() if isinstance(value, str)
-        }
+        self._tiers = models.tiers()
         self._searcher = searcher
         self._relevance = relevance
 

@@ -10,10 +10,11 @@ import orjson
 
 from services.pathwayd.core import memories as rules
 from services.pathwayd.core.traces import Trace, format_time
+from services.pathwayd.store.facts import FactFinder
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.reading import Query, Reading
 from services.pathwayd.store.service import Service
-from shared.errors import Forbidden, Invalid, NotFound, Unprocessable
+from shared.errors import Forbidden, Invalid, NotFound
 from shared.filters.language import parse_filter
 from shared.wire import pathwayd_mem0 as wire
 from shared.wire.pathwayd import TraceAdd, TraceRetire, TraceUpdate
@@ -25,24 +26,21 @@ THRESHOLD = 0.1
 class Memories:
     """What the mem0 routes call."""
 
-    def __init__(self, ledger: Ledger, service: Service, reading: Reading) -> None:
+    def __init__(
+        self, ledger: Ledger, service: Service, reading: Reading, finder: FactFinder
+    ) -> None:
+        self._finder = finder
         self._ledger = ledger
         self._service = service
         self._reading = reading
 
     async def add(self, body: wire.MemoryAdd, key: str | None) -> wire.MemoriesAdded:
-        """One memory for each message, as it stands.
+        """One memory for each message as it stands, or for each fact in them with `infer`.
 
         Raises:
             Invalid: nobody's memories are meant, or there is nothing to remember.
-            Unprocessable: facts are to be extracted, which needs a chat model.
+            Unavailable: facts are to be extracted, and no chat model does.
         """
-        if body.infer:
-            raise Unprocessable(
-                "infer=true has a chat model extract facts, and none is connected to pathwayd. "
-                "Send infer=false to store the messages as they are.",
-                details={"infer": True},
-            )
         entities = rules.read_entities(body.model_dump(include=set(rules.ENTITIES)))
         messages = body.messages
         if isinstance(messages, str):
@@ -51,6 +49,8 @@ class Memories:
         kept = [m for m in messages if m.role != "system" and m.content.strip()]
         if not kept:
             raise Invalid("messages: none of them has a content to remember.")
+        if body.infer:
+            return await self._add_facts(body, entities, kept, key)
         adds = [
             TraceAdd(
                 content=rules.build_content(
@@ -70,6 +70,48 @@ class Memories:
                 for one, m in zip(done, kept, strict=True)
             ]
         )
+
+    async def _add_facts(
+        self,
+        body: wire.MemoryAdd,
+        entities: Mapping[str, str],
+        messages: Sequence[wire.Message],
+        key: str | None,
+    ) -> wire.MemoriesAdded:
+        # Checked before a model is asked, which takes long.
+        rules.build_content("", entities, body.metadata, body.expiration_date)
+        facts = await self._finder.find(messages)
+        # What is known already is not another memory: so a request without a key can be
+        # repeated too.
+        known = {fact: await self._find_known(fact, entities) for fact in facts}
+        fresh = [fact for fact in facts if known[fact] is None]
+        adds = [
+            TraceAdd(
+                content=rules.build_content(fact, entities, body.metadata, body.expiration_date),
+                tags=["mem0"],
+                text=fact,
+            )
+            for fact in fresh
+        ]
+        # A model may say it otherwise the second time; the key goes with what was asked.
+        done = await self._service.add(adds, key, "mem0", told=body) if adds else []
+        traces = dict(zip(fresh, (one.trace for one in done), strict=True))
+        results: list[wire.MemoryEvent] = []
+        for fact in facts:
+            trace, event = known[fact], "NONE"
+            if trace is None:
+                trace, event = traces[fact], "ADD"
+            memory = orjson.loads(trace.content)["memory"]
+            results.append(wire.MemoryEvent(id=trace.id, memory=memory, event=event))
+        return wire.MemoriesAdded(results=results)
+
+    async def _find_known(self, fact: str, entities: Mapping[str, str]) -> Trace | None:
+        filters = rules.with_entities({"hash": rules.hash_memory(fact)}, entities)
+        given = rules.restrict(
+            parse_filter(filters, rules.resolve_field), self._ledger.now_us(), expired=False
+        )
+        answer, _ = await self._reading.run(Query(None, 1, given))
+        return answer.found[0].trace if answer.found else None
 
     async def list(self, query: wire.ListQuery) -> wire.Memories:
         """Somebody's memories, newest first."""

@@ -75,9 +75,16 @@ class Service:
     # --- changes
 
     async def add(
-        self, bodies: Sequence[TraceAdd], key: str | None, surface: Surface = "pathway"
+        self,
+        bodies: Sequence[TraceAdd],
+        key: str | None,
+        surface: Surface = "pathway",
+        told: BaseModel | None = None,
     ) -> list[Done]:
         """Adds traces. The key of each of several is the request's with its number.
+
+        `told` is the request that the key goes with, where `bodies` do not follow from it alone;
+        under a key that was used the earlier traces are the answer, whatever `bodies` say.
 
         Raises:
             Conflict: an id is taken, or a key was used for another request.
@@ -91,8 +98,9 @@ class Service:
             )
         drafts: list[Draft] = []
         for number, body in enumerate(bodies):
-            name = None if key is None else key if len(bodies) == 1 else f"{key}#{number}"
-            drafts.append(await self._draft(body, make_key(name, surface, body)))
+            alone = len(bodies) == 1 and told is None
+            name = None if key is None else key if alone else f"{key}#{number}"
+            drafts.append(await self._draft(body, make_key(name, surface, told or body)))
         done = await self._unbroken(self._add(drafts, surface))
         return await self._with_vectors(done)
 

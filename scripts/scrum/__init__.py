@@ -1,0 +1,1 @@
+"""scrum_review: models of several lineages review a diff."""

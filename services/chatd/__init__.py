@@ -1,0 +1,1 @@
+"""chatd: one edge for local and cloud chat models, in three protocols and one ledger."""

@@ -1,0 +1,1 @@
+"""What clients speak: requests read, answers and streams written, one module a protocol."""

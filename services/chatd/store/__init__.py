@@ -1,0 +1,1 @@
+"""Side effects of chatd: connections to providers, keys, the ledger, streams."""
