@@ -35,6 +35,8 @@ def read_key(path: Path, name: str = "") -> str:
             continue
         variable, equals, value = text.partition("=")
         key = value.strip().strip("\"'") if equals else text
+        if not key.isascii() or not key.isprintable():
+            raise Unavailable("Its key file holds a key with characters that no header can carry.")
         if key and (not name or not equals or variable.strip() == name):
             return key
     raise Unavailable(f"Its key file is empty. Put {name or 'NAME'}=key into it.")

@@ -36,6 +36,7 @@ class Block(AnthropicBody):
     tool_use_id: str = ""
     content: str | list[Block] | None = None
     is_error: bool = False
+    cache_control: dict[str, Any] | None = None
     thinking: str = ""
     signature: str = ""
 
@@ -55,6 +56,7 @@ class AnthropicTool(AnthropicBody):
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class AnthropicChoice(AnthropicBody):

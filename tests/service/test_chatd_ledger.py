@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from shared.errors import InsufficientStorage
-from tests.service.test_chatd_routes import CLOUDS, write_all_keys, write_key
-from tests.support.chatd import WIRES, events_of, world
+from tests.support.chatd import CLOUDS, WIRES, events_of, world, write_all_keys, write_key
 from tests.support.providers import Reply, Said, Seen, json_reply
 
 pytestmark = pytest.mark.anyio

@@ -342,3 +342,21 @@ async def test_many_streams_at_once_lose_no_frame(tmp_path: Path) -> None:
         texts = await asyncio.gather(*(one() for _ in range(96)))
         assert set(texts) == {"".join(pieces)}
         assert (await state(w, "a"))["under_way"] == 0
+
+
+async def test_a_streams_deadline_is_told_in_its_own_words(tmp_path: Path) -> None:
+    event = b'data: {"choices": [{"index": 0, "delta": {"content": "x"}}]}\n\n'
+    async with world(tmp_path, providers=chain(a={})) as w:
+        w.fakes["a"].always = Reply(
+            200, {"content-type": "text/event-stream"}, [event] * 9999, gap_s=0.02
+        )
+        got = await w.client.post(
+            "/v1/chat/completions",
+            json={"model": "a/x", "messages": [{"role": "user", "content": "a"}], "stream": True},
+            headers={"x-deadline-ms": "900"},
+        )
+        *before, last = events_of(got.text)
+        assert before
+        assert last["error"]["code"] == "timeout"
+        assert "did not finish" in last["error"]["message"]
+        await until(lambda: w.fakes["a"].under_way == 0)

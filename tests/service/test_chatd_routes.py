@@ -9,47 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.chatd import world
+from tests.support.chatd import CLOUDS, world, write_all_keys, write_key
 from tests.support.providers import json_reply
 
 pytestmark = pytest.mark.anyio
-
-# The providers of the shipped configuration, at fakes.
-CLOUDS: dict[str, dict[str, Any]] = {
-    "ollama": {"wire": "ollama"},
-    "ollama_cloud": {"wire": "ollama", "key": "OLLAMA_CLOUD_KEY"},
-    "openrouter": {
-        "key": "OPENROUTER_API_KEY",
-        "path": "/api/v1",
-        "reasoning_field": "reasoning",
-        "send": {"usage": {"include": True}},
-    },
-    "opencode": {
-        "key": "OPENCODE_API_KEY",
-        "path": "/zen/v1",
-        "wires": {"gpt-*": "responses", "claude-*": "messages", "gemini-*": "gemini"},
-    },
-    "kimi": {
-        "key": "KIMI_API_KEY",
-        "path": "/v1",
-        "max_tokens_field": "max_completion_tokens",
-        "fixed_sampling": ["kimi-*"],
-    },
-}
-
-
-def write_key(tmp_path: Path, provider: str, text: str, mode: int = 0o600) -> None:
-    folder = tmp_path / "keys"
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{provider}.env"
-    file.write_text(text)
-    file.chmod(mode)
-
-
-def write_all_keys(tmp_path: Path) -> None:
-    for name, table in CLOUDS.items():
-        if "key" in table:
-            write_key(tmp_path, name, f"{table['key']}=sk-{name}\n")
 
 
 @pytest.mark.parametrize(

@@ -517,3 +517,45 @@ async def test_numbers_of_any_size_pass(tmp_path: Path) -> None:
             "tools": [{"name": "t", "input_schema": schema}],
         }
         assert (await w.client.post("/v1/messages/count_tokens", json=count)).status_code == 200
+
+
+async def test_cache_marks_reach_those_who_speak_of_them(tmp_path: Path) -> None:
+    mark = {"cache_control": {"type": "ephemeral"}}
+    ask: dict[str, Any] = {
+        "max_tokens": 9,
+        "system": [{"type": "text", "text": "Long.", **mark}],
+        "tools": [{"name": "t", "input_schema": {"type": "object"}, **mark}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a", **mark}]},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "t"}]},
+            {
+                "role": "user",
+                "content": [{"type": "tool_result", "tool_use_id": "1", "content": "x", **mark}],
+            },
+        ],
+    }
+    async with world(tmp_path) as w:
+        for wire in WIRES:
+            answer = await w.client.post("/v1/messages", json={"model": f"{wire}/m", **ask})
+            assert answer.status_code == 200, answer.text
+            body = w.fakes[wire].seen[-1].body
+            assert json.dumps(body).count("cache_control") == (4 if wire == "messages" else 0)
+        body = w.fakes["messages"].seen[-1].body
+        assert body["system"] == ask["system"]
+        assert body["messages"][2]["content"][0]["cache_control"] == {"type": "ephemeral"}
+
+
+async def test_large_requests_pass(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        text = "x" * (3 * 1024 * 1024)
+        for stream in (False, True):
+            assert (await w.chat("chat/x", text, stream=stream)).status_code == 200
+            assert w.fakes["chat"].seen[-1].body["messages"][0]["content"] == text
+
+
+@pytest.mark.parametrize("name", ["../../v2/x", "a b", "x?key=1", "x#y", "a/../b", "é"])
+async def test_a_models_name_cannot_become_another_address(tmp_path: Path, name: str) -> None:
+    async with world(tmp_path) as w:
+        refused = await w.chat(f"gemini/{name}")
+        assert refused.status_code == 404
+        assert w.fakes["gemini"].seen == []

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from scripts.doctor_checks import check_keys, check_tiers
-from tests.service.test_chatd_routes import CLOUDS, write_key
 from tests.support.apps import make_config
-from tests.support.chatd import world
+from tests.support.chatd import CLOUDS, world, write_key
 
 pytestmark = pytest.mark.anyio
 

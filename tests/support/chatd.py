@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -22,6 +24,46 @@ from tests.support.sockets import serving
 WIRES = ("ollama", "chat", "messages", "responses", "gemini")
 # Fast enough for tests, long enough for a busy machine.
 QUICK = {"retry_base_s": 0.002, "retry_max_s": 0.01}
+
+
+# The providers of the shipped configuration, at fakes.
+CLOUDS: dict[str, dict[str, Any]] = {
+    "ollama": {"wire": "ollama"},
+    "ollama_cloud": {"wire": "ollama", "key": "OLLAMA_CLOUD_KEY"},
+    "openrouter": {
+        "key": "OPENROUTER_API_KEY",
+        "path": "/api/v1",
+        "reasoning_field": "reasoning",
+        "send": {"usage": {"include": True}},
+    },
+    "opencode": {
+        "key": "OPENCODE_API_KEY",
+        "path": "/zen/v1",
+        "wires": {"gpt-*": "responses", "claude-*": "messages", "gemini-*": "gemini"},
+    },
+    "kimi": {
+        "key": "KIMI_API_KEY",
+        "path": "/v1",
+        "max_tokens_field": "max_completion_tokens",
+        "fixed_sampling": ["kimi-*"],
+    },
+}
+
+
+def write_key(tmp_path: Path, provider: str, text: str, mode: int = 0o600) -> None:
+    """A key file for the world's `keys_dir`."""
+    folder = tmp_path / "keys"
+    folder.mkdir(exist_ok=True)
+    file = folder / f"{provider}.env"
+    file.write_text(text)
+    file.chmod(mode)
+
+
+def write_all_keys(tmp_path: Path) -> None:
+    """A key file for every provider that wants one."""
+    for name, table in CLOUDS.items():
+        if "key" in table:
+            write_key(tmp_path, name, f"{table['key']}=sk-{name}\n")
 
 
 @dataclass
@@ -56,9 +98,6 @@ class World:
 
     async def records(self, count: int) -> list[dict[str, Any]]:
         """The ledger's records, once there are so many."""
-        import asyncio
-        import time
-
         folder = self.config.data_dir("chatd") / "ledger"
         deadline = time.monotonic() + 5
         while True:

@@ -15,11 +15,16 @@ Role = Literal["system", "user", "assistant", "tool"]
 Reason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
+Mark = Mapping[str, Any] | None
+"""What a caller of Anthropic's protocol says about caching up to here; others have no word."""
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """A piece of text."""
 
     text: str
+    mark: Mark = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,7 @@ class Image:
     media_type: str = ""
     data: str = ""
     url: str = ""
+    mark: Mark = None
 
 
 Part = Text | Image
@@ -41,6 +47,7 @@ class ToolCall:
     id: str
     name: str
     arguments: str
+    mark: Mark = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,7 @@ class Message:
         call_id, name: which call a tool's message answers, and the tool's name.
         failed: the tool reports an error.
         reasoning, signature: what an assistant thought, with its provider's seal.
+        mark: of a tool's message.
     """
 
     role: Role
@@ -62,6 +70,7 @@ class Message:
     failed: bool = False
     reasoning: str = ""
     signature: str = ""
+    mark: Mark = None
 
     @property
     def text(self) -> str:
@@ -82,6 +91,7 @@ class Tool:
     description: str = ""
     parameters: Mapping[str, Any] | None = None
     strict: bool | None = None
+    mark: Mark = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,8 @@ class Flow:
         except Exception as error:
             section = self._provider.section
             silent = f"sent nothing further for {section.chunk_timeout_s:g} s"
+            if self._stream.late:
+                silent = "did not finish within the time that there was"
             fault = self._provider.fault_of(error, silent)
             if not isinstance(fault, Fault):
                 raise

@@ -1,8 +1,8 @@
 """The ledger: one record a chat, and sums over all of them.
 
-A chat is not held up for its record: it is handed to the journal, which writes and syncs a
-few milliseconds later, and a stop waits for it. What a kill can cost is the records of those
-milliseconds. While the disk takes none, no chat begins: nothing is spent unseen.
+A chat is not held up for its record: those of a few milliseconds are handed to the journal
+together, which syncs them, and a stop waits for that. What a kill can cost is the records of
+those milliseconds. While the disk takes none, no chat begins: nothing is spent unseen.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from shared.journal import Journal
 from shared.wire.chatd import UsageReport, UsageRow
 
 logger = logging.getLogger("lakehouse.chatd")
+
+# Records of so long go to the journal together: its thread, woken for each, would keep the
+# event loop from the interpreter while it writes. Seconds.
+GATHER_S = 0.02
 
 
 @dataclass(slots=True)
@@ -52,6 +56,8 @@ class Ledger:
         self._every = checkpoint_records
         self._figures = figures
         self._sums: dict[tuple[str, str], Sums] = {}
+        self._gathered: list[dict[str, Any]] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._writing: set[asyncio.Task[None]] = set()
         self._since = 0
 
@@ -60,9 +66,8 @@ class Ledger:
         await asyncio.to_thread(self._open)
 
     async def aclose(self) -> None:
-        """Waits for what is being written, and closes."""
-        if self._writing:
-            await asyncio.wait(self._writing)
+        """Writes what there is, and closes."""
+        await self._settle()
         await asyncio.to_thread(self._close)
 
     def check(self) -> None:
@@ -81,15 +86,14 @@ class Ledger:
         return "ok" if failure is None else failure.message
 
     def record(self, entry: dict[str, Any]) -> None:
-        """Hands a chat to the log; it is durable a moment later."""
-        task = asyncio.get_running_loop().create_task(self._write(entry))
-        self._writing.add(task)
-        task.add_done_callback(self._writing.discard)
+        """Takes a chat; it is durable a moment later."""
+        self._gathered.append(entry)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._hand_over)
 
     async def report(self) -> UsageReport:
         """The sums by provider and model, with every chat that has ended."""
-        if self._writing:
-            await asyncio.wait(self._writing)
+        await self._settle()
         rows = [
             UsageRow(provider=provider, model=model, **_rounded(sums))
             for (provider, model), sums in sorted(self._sums.items())
@@ -97,15 +101,32 @@ class Ledger:
         cost = round(sum(row.cost_usd for row in rows), 9)
         return UsageReport(rows=rows, calls=sum(row.calls for row in rows), cost_usd=cost)
 
-    async def _write(self, entry: dict[str, Any]) -> None:
+    async def _settle(self) -> None:
+        """Waits until every chat so far is durable, or known not to be."""
+        self._hand_over()
+        if self._writing:
+            await asyncio.wait(self._writing)
+
+    def _hand_over(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._gathered:
+            entries, self._gathered = self._gathered, []
+            task = asyncio.get_running_loop().create_task(self._write(entries))
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def _write(self, entries: list[dict[str, Any]]) -> None:
         try:
-            await self._journal.append(entry)
+            await self._journal.append_many(entries)
         except LakehouseError as error:
-            self._figures.unwritten.inc()
-            logger.error("A chat could not be recorded: %s", error.message)
+            self._figures.unwritten.inc(len(entries))
+            logger.error("%d chats could not be recorded: %s", len(entries), error.message)
             return
-        self._add(entry)
-        self._since += 1
+        for entry in entries:
+            self._add(entry)
+        self._since += len(entries)
 
     def _open(self) -> None:
         self._journal.open()

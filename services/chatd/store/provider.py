@@ -7,6 +7,7 @@ layer costs three times what the rest of a small chat does.
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,12 +25,17 @@ from services.chatd.core.redaction import Redactor
 from services.chatd.core.wires import WIRES
 from services.chatd.core.wires.base import Dialect, MakeId, Wire, decode
 from services.chatd.store.stream import Stream, read_all, tell_fault
+from shared import context
 from shared.sections.chat import ChatdSection, ChatProvider
 from shared.slots import Slots
 from shared.version import VERSION
 
 # What of an error's body is read.
 ERROR_BYTES = 64 * 1024
+# Bodies from here on are sent piece by piece.
+LARGE = 1024 * 1024
+# A request is ended in its protocol's own words so long before the edge would break it off.
+MARGIN_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,7 @@ class Provider:
                     response,
                     reader,
                     chunk_s=section.chunk_timeout_s,
-                    ends_at=begun + section.total_timeout_s,
+                    ends_at=begun + min(section.total_timeout_s, _left_s()),
                     max_bytes=self._limits.max_answer_bytes,
                 )
                 left = begun + section.first_token_timeout_s - time.monotonic()
@@ -194,12 +200,14 @@ class Provider:
         wire = WIRES[self._wire_name(model)]
         path, body, dropped = wire.build(chat, model, stream, self._dialect_for(model))
         headers = {"content-type": "application/json", **wire.headers(self.place.key)}
+        data = write_json(body)
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout(limit_s):
                 response = await self._client().post(
                     self.place.address + path,
-                    data=write_json(body),
+                    # In pieces where it is large, so that it does not hold the loop up.
+                    data=data if len(data) < LARGE else io.BytesIO(data),
                     headers=headers,
                     allow_redirects=False,
                 )
@@ -261,6 +269,15 @@ class Provider:
                     "user-agent": f"lakehouse-chatd/{VERSION}",
                     "accept-encoding": "identity",
                 },
+                # Clouds put large policies and cookies there.
+                max_line_size=64 * 1024,
+                max_field_size=64 * 1024,
                 trust_env=False,
             )
         return self._session
+
+
+def _left_s() -> float:
+    """Seconds that the request in hand may still take."""
+    left = context.remaining_s()
+    return float("inf") if left is None else max(0.0, left - MARGIN_S)

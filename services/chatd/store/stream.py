@@ -55,6 +55,11 @@ class Stream:
         """Waits for the first events; `take` has them then."""
         self._ready = await self._read()
 
+    @property
+    def late(self) -> bool:
+        """Whether its time as a whole is over."""
+        return time.monotonic() >= self._ends_at
+
     def take(self) -> list[Event]:
         """The events that are here."""
         events, self._ready = self._ready, []

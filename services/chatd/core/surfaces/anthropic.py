@@ -98,7 +98,8 @@ def read_input(asked: CountTokensRequest) -> Chat:
         model=asked.model,
         messages=tuple(messages),
         tools=tuple(
-            Tool(t.name, t.description or "", t.input_schema, t.strict) for t in asked.tools or ()
+            Tool(t.name, t.description or "", t.input_schema, t.strict, t.cache_control)
+            for t in asked.tools or ()
         ),
         extra=dict(asked.model_extra or {}),
         spoken="messages",
@@ -116,12 +117,19 @@ def _read_turn(role: Any, blocks: Sequence[Block], names: dict[str, str]) -> lis
             content = block.content or ""
             name = names.get(block.tool_use_id, "")
             results.append(
-                Message("tool", _read_parts(content), (), block.tool_use_id, name, block.is_error)
+                Message(
+                    "tool",
+                    _read_parts(content),
+                    call_id=block.tool_use_id,
+                    name=name,
+                    failed=block.is_error,
+                    mark=block.cache_control,
+                )
             )
         elif block.type == "tool_use":
             names[block.id] = block.name
             arguments = write_json(block.input or {}).decode()
-            calls.append(ToolCall(block.id, block.name, arguments))
+            calls.append(ToolCall(block.id, block.name, arguments, block.cache_control))
         elif block.type == "thinking":
             reasoning += block.thinking
             signature = block.signature or signature
@@ -141,13 +149,13 @@ def _read_parts(content: str | Sequence[Block]) -> tuple[Part, ...]:
 
 def _read_block(block: Block) -> Part:
     if block.type == "text":
-        return Text(block.text)
+        return Text(block.text, block.cache_control)
     source = block.source
     if block.type == "image" and source is not None:
         if source.type == "base64":
-            return Image(source.media_type, source.data)
+            return Image(source.media_type, source.data, mark=block.cache_control)
         if source.type == "url":
-            return Image(url=source.url)
+            return Image(url=source.url, mark=block.cache_control)
     raise refuse(
         "messages",
         f"content of type {block.type[:40]!r} is not supported here; text, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ from services.chatd.core.wires.base import (
     read_arguments,
     take_sampling,
 )
+from shared.errors import NotFound
 
 _OPTIONS = {
     "temperature": "temperature",
@@ -32,6 +34,7 @@ _REASONS: dict[str, Reason] = {"MAX_TOKENS": "length", "STOP": "stop"}
 _EFFORTS = {"none": "minimal", "xhigh": "high"}
 # What Google documents for calls in a history that its own model did not make, or whose seal
 # the client's protocol could not carry.
+_NAME = re.compile(r"[A-Za-z0-9._\-:@/]+")
 _UNSEALED = "skip_thought_signature_validator"
 
 
@@ -82,6 +85,12 @@ class GeminiWire:
                     wanted["allowedFunctionNames"] = [chat.choice.name]
                 body["toolConfig"] = {"functionCallingConfig": wanted}
         verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        # It becomes part of the address, so it must stay a name.
+        if not _NAME.fullmatch(model) or ".." in model:
+            raise NotFound(
+                f"There is no model {model[:100]!r}: letters, digits and . _ - : @ / only.",
+                details={"model": model[:100]},
+            )
         return Outgoing(f"/models/{model}:{verb}", body, dropped)
 
     def read_whole(self, body: Object, make_id: MakeId) -> list[Event]:

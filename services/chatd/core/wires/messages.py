@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import orjson
 
-from services.chatd.core.chat import Chat, Event, Image, Message, Reason, Text, Usage
+from services.chatd.core.chat import Chat, Event, Image, Mark, Message, Reason, Text, Usage
 from services.chatd.core.faults import Fault
 from services.chatd.core.reading import Object, as_count, as_object, as_objects, as_text
 from services.chatd.core.wires.base import (
@@ -51,9 +51,7 @@ class MessagesWire:
                 body["stop_sequences"] = [value] if isinstance(value, str) else value
             else:
                 dropped = (*dropped, name)
-        system = "\n\n".join(m.text for m in chat.messages if m.role == "system")
-        if system:
-            body["system"] = system
+        _write_system(body, chat.messages)
         body["messages"] = _write_turns(chat.messages)
         if chat.tools:
             body["tools"] = [
@@ -61,6 +59,7 @@ class MessagesWire:
                     "name": tool.name,
                     **({"description": tool.description} if tool.description else {}),
                     "input_schema": tool.parameters or {"type": "object", "properties": {}},
+                    **_mark(tool.mark),
                 }
                 for tool in chat.tools
             ]
@@ -177,6 +176,20 @@ def _write_choice(body: Object, chat: Chat) -> None:
     body["tool_choice"] = choice
 
 
+def _mark(mark: Mark) -> Object:
+    return {} if mark is None else {"cache_control": mark}
+
+
+def _write_system(body: Object, messages: tuple[Message, ...]) -> None:
+    parts = [p for m in messages if m.role == "system" for p in m.parts if isinstance(p, Text)]
+    if any(part.mark is not None for part in parts):
+        body["system"] = [_write_part(part) for part in parts]
+        return
+    system = "\n\n".join(m.text for m in messages if m.role == "system")
+    if system:
+        body["system"] = system
+
+
 def _write_turns(messages: tuple[Message, ...]) -> list[Object]:
     """Messages with those of one side after another joined: sides must take turns."""
     turns: list[Object] = []
@@ -194,7 +207,11 @@ def _write_turns(messages: tuple[Message, ...]) -> list[Object]:
 
 def _write_blocks(message: Message) -> list[Object]:
     if message.role == "tool":
-        block: Object = {"type": "tool_result", "tool_use_id": message.call_id}
+        block: Object = {
+            "type": "tool_result",
+            "tool_use_id": message.call_id,
+            **_mark(message.mark),
+        }
         block["content"] = [_write_part(p) for p in message.parts] if message.parts else ""
         if message.failed:
             block["is_error"] = True
@@ -211,7 +228,13 @@ def _write_blocks(message: Message) -> list[Object]:
         )
     blocks += [_write_part(p) for p in message.parts if not (isinstance(p, Text) and not p.text)]
     blocks += [
-        {"type": "tool_use", "id": c.id, "name": c.name, "input": read_arguments(c.arguments)}
+        {
+            "type": "tool_use",
+            "id": c.id,
+            "name": c.name,
+            "input": read_arguments(c.arguments),
+            **_mark(c.mark),
+        }
         for c in message.calls
     ]
     return blocks
@@ -219,8 +242,9 @@ def _write_blocks(message: Message) -> list[Object]:
 
 def _write_part(part: Text | Image) -> Object:
     if isinstance(part, Text):
-        return {"type": "text", "text": part.text}
+        return {"type": "text", "text": part.text, **_mark(part.mark)}
     if part.url:
-        return {"type": "image", "source": {"type": "url", "url": part.url}}
+        source: Object = {"type": "url", "url": part.url}
+        return {"type": "image", "source": source, **_mark(part.mark)}
     source = {"type": "base64", "media_type": part.media_type, "data": part.data}
-    return {"type": "image", "source": source}
+    return {"type": "image", "source": source, **_mark(part.mark)}
