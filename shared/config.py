@@ -29,6 +29,7 @@ from shared.sections.data import (
 from shared.sections.embed import EmbeddSection, FakeOllamaSection
 from shared.sections.learning import PathwaydSection
 from shared.sections.matrix import MatrixdSection, ModelsSection
+from shared.sections.observe import ObserverdSection
 from shared.sections.vectors import VectordSection
 
 ENV_PREFIX = "LAKEHOUSE_"
@@ -57,6 +58,7 @@ class Config(Section):
     vectord: VectordSection = VectordSection()
     pathwayd: PathwaydSection = PathwaydSection()
     matrixd: MatrixdSection = MatrixdSection()
+    observerd: ObserverdSection = ObserverdSection()
     chatd: ChatdSection = ChatdSection()
     models: ModelsSection = ModelsSection()
 

@@ -26,6 +26,7 @@ SMOKES = {
     "fake_ollama": "g2_smoke_fixtures",
     "pathwayd": "pathway",
     "matrixd": "matrix",
+    "observerd": "observer",
     "chatd": "chatd",
 }
 # The gateway has no routes of its own to model: it passes on those of the others.

@@ -414,9 +414,9 @@ async def test_the_clients_deadline_ends_the_wait(tmp_path: Path) -> None:
 
 async def test_absent_daemons_and_prefixes_answer_in_each_callers_shape(tmp_path: Path) -> None:
     async with gateway(tmp_path, answer) as (port, _):
-        absent = await fetch(port, request("/v1/observer/events"))
+        absent = await fetch(port, request("/v1/mcp/tools"))
         assert absent.status == 503
-        assert error_of(absent)["details"] == {"daemon": "observerd"}
+        assert error_of(absent)["details"] == {"daemon": "mcpd"}
         assert "not part of this build" in error_of(absent)["message"]
         assert absent.all(b"x-should-retry") == [b"false"]
         unknown = await fetch(port, request("/v1/absent"))

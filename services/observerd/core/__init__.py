@@ -1,0 +1,1 @@
+"""Decisions of observerd: no I/O, no framework, no clock."""

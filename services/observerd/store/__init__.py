@@ -1,0 +1,1 @@
+"""Side effects of observerd: the log, the steps' database, calls to the other daemons."""
