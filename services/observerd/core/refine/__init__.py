@@ -1,0 +1,1 @@
+"""Config refinement: which declared configuration serves logged runs best, and since when."""
