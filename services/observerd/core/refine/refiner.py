@@ -98,6 +98,10 @@ class Refiner:
         """Whether a query only measures; for good, and for all who ask it alike."""
         return int.from_bytes(digest_query(query)[:8], "big") < self.policy.held_out * 2**64
 
+    def knows(self, run_id: str) -> bool:
+        """Whether a run was taken already."""
+        return run_id in self._seen
+
     # --- events
 
     def observe(
