@@ -10,11 +10,13 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from services.observerd.bodies import EVENT_BODY, WORKFLOW_BODY, read_events, read_workflow
+from services.observerd.refine_routes import add_refine_routes
 from services.observerd.store.events import EventLog
 from services.observerd.store.execution import Surroundings
 from services.observerd.store.figures import Figures
 from services.observerd.store.fleet_modes import Peers
 from services.observerd.store.modes import FIXTURES, Mode, Modes
+from services.observerd.store.refining import Refiners
 from services.observerd.store.runs import Runs
 from services.observerd.store.steps import Steps
 from shared.config import Config
@@ -70,10 +72,12 @@ def create_app(
             stack.push_async_callback(reporter.aclose)
             stack.push_async_callback(runs.close)
             await runs.open()
+            stack.push_async_callback(refiners.close)
+            await refiners.open()
             yield
 
     async def check_ready() -> dict[str, str]:
-        return {"log": log.check()}
+        return {"log": log.check(), "refiners": refiners.check()}
 
     async def record_own(events: Any) -> None:
         await log.record([Event.model_validate(event) for event in events])
@@ -87,6 +91,8 @@ def create_app(
     runs = Runs(Surroundings(config.observerd, Steps(folder), known, figures, reporter))
     add_event_routes(app, log)
     add_workflow_routes(app, runs, known)
+    refiners = Refiners(folder / "refiners", peers.matrixd)
+    add_refine_routes(app, refiners)
     return app
 
 
