@@ -102,7 +102,6 @@ def test_where_all_that_was_tried_was_wrong_words_are_believed(world: World) -> 
     found = Playbook.build([*judged, failed]).rerank("q", vector, cold)
     assert found.activated
     assert found.refs[0] == wanted
-    assert found.refs.index(cold.refs[0]) > found.refs.index(cold.refs[31])
 
 
 def test_words_say_nothing_where_something_helped_or_little_was_tried(world: World) -> None:
