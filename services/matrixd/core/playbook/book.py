@@ -296,9 +296,12 @@ def _count(tally: Tally, note: Note) -> None:
     tally.add((logit, vote > 0) for vote, logit in note.votes.values())
 
 
-def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, float]]:
-    # What of trust reaches the evidence; how many ratings it rests on does not.
-    return {source: (trust.positive, trust.negative) for source, trust in trusts.items()}
+def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:
+    # What of trust reaches needs and evidence; how many ratings it rests on does not.
+    return {
+        source: (trust.positive, trust.negative, trust.error, trust.clarity)
+        for source, trust in trusts.items()
+    }
 
 
 def _mean_clarity(near: Near) -> float:
