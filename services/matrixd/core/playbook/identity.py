@@ -10,7 +10,7 @@ queries of three public collections; fitted on any two they do as well on the th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,8 +64,9 @@ class Considered:
     def find_evidence(self, number: int, cold: ColdList) -> Mapping[Ref, float]:
         """What a need says of documents, rated or not, for the query with this cold list."""
         need = self.needs[number]
+        votes = [self.notes[at].votes.values() for at in need.members]
         return {
-            **trust_words(cold, need.evidence),
+            **(trust_words(cold, need.evidence) if _is_all_blame(votes) else {}),
             **spread_evidence(need.members, self.notes, need.evidence),
             **need.evidence,
         }
@@ -134,6 +135,12 @@ def measure_need(profile: Profile, need: Need, near: Near, between: Floats) -> f
     error = sum(near.trusts[at].error for at in members) / len(members)
     honest = (1 - 2 * error) ** HONESTY
     return float((told * (honest * HONEST + (1 - honest) * ERRING)).sum())
+
+
+def _is_all_blame(votes: Iterable[Iterable[tuple[int, float]]]) -> bool:
+    # Praise that was taken back counts too: then the answer changed, and may be any document
+    # that was blamed beside the old one.
+    return all(vote < 0 for each in votes for vote, _ in each)
 
 
 def _compare_answers(profile: Profile, need: Need, near: Near) -> tuple[float, float]:

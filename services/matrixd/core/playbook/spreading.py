@@ -60,7 +60,7 @@ def spread_evidence(
 
 
 def trust_words(cold: ColdList, evidence: Mapping[Ref, float]) -> dict[Ref, float]:
-    """Log odds for documents that have a query's words, where a need knows only wrong ones.
+    """Log odds for documents that have a query's words, where a need only knows wrong ones.
 
     What the cold list put first, mostly by meaning, did not help: the other signal is then
     likelier right. Such a need's repetition shows what was not tried yet.
