@@ -133,7 +133,7 @@ class Playbook:
         places = {ref: at for at, ref in enumerate(cold.refs)}
         clarity = _mean_clarity(near)
         evidence = {
-            number: considered.find_evidence(number)
+            number: considered.find_evidence(number, cold)
             for number in np.flatnonzero(probabilities).tolist()
         }
         changes = mix_scores(cold.p0, places, evidence, probabilities, clarity)
@@ -192,7 +192,7 @@ class Playbook:
         notes = [self._notes[at] for at in places]
         return Near(notes, [self._trusts[note.episode.source] for note in notes], cosines)
 
-    def _measure_sample(self) -> list[Floats]:
+    def _measure_sample(self) -> list[tuple[Floats, float]]:
         telling = sorted(
             (_digest(note.episode.id), at)
             for at, note in enumerate(self._notes)
@@ -203,13 +203,13 @@ class Playbook:
             for at, note in enumerate(self._notes):
                 for ref in note.believe(self._trusts[note.episode.source]):
                     believers.setdefault(ref, set()).add(at)
-        losses: list[Floats] = []
+        losses: list[tuple[Floats, float]] = []
         for _, at in telling:
             note = self._notes[at]
             masked = self._memo.get(note.episode.id)
             if masked is None:
                 masked = self._memo[note.episode.id] = self._mask(note, believers)
-            losses.append(masked.losses)
+            losses.append((masked.losses, self._trusts[note.episode.source].clarity))
         return losses
 
     def _is_same(self, at: int, common: int, believed: int) -> bool:
@@ -296,9 +296,12 @@ def _count(tally: Tally, note: Note) -> None:
     tally.add((logit, vote > 0) for vote, logit in note.votes.values())
 
 
-def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, float]]:
-    # What of trust reaches the evidence; how many ratings it rests on does not.
-    return {source: (trust.positive, trust.negative) for source, trust in trusts.items()}
+def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:
+    # What of trust reaches needs and evidence; how many ratings it rests on does not.
+    return {
+        source: (trust.positive, trust.negative, trust.error, trust.clarity)
+        for source, trust in trusts.items()
+    }
 
 
 def _mean_clarity(near: Near) -> float:

@@ -10,26 +10,26 @@ queries of three public collections; fitted on any two they do as well on the th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from services.matrixd.core.cold import Floats, Ref
+from services.matrixd.core.cold import ColdList, Floats, Ref
 from services.matrixd.core.playbook.needs import Need, group_notes, weigh_evidence
 from services.matrixd.core.playbook.notes import Note, Profile
-from services.matrixd.core.playbook.spreading import spread_evidence
+from services.matrixd.core.playbook.spreading import spread_evidence, trust_words
 from services.matrixd.core.playbook.trust import Trust
 
 # Weights of: mean cosine to the need's queries; that less the mean among themselves; cosine to
 # the nearest of them less its own crowd; whether it knows a positive; cosine to its nearest
-# positive less that to the nearest document of all.
-MEAN = 6.45
-COHERENCE = 3.13
-DENSITY = 10.7
-KNOWS = -1.1
-ANSWER = 29.0
-INTERCEPT = -2.2
+# positive less that to the nearest document of all; the same for the need's own queries; one.
+HONEST = np.array([7.11, 4.62, 12.34, 1.11, 33.35, -17.43, -5.35])
+# Where judges err, slips stand among the positives, near the need's own queries by their nature:
+# how late those find them tells nothing.
+ERRING = np.array([6.45, 3.13, 10.7, -1.1, 29.0, 0.0, -2.2])
+# Power of 1 less twice the judges' error by which the former count.
+HONESTY = 4
 # In place of the mean among themselves, where there is only one query.
 TYPICAL = 0.65
 # In place of the nearest positive, where there is none.
@@ -61,10 +61,15 @@ class Considered:
     logits: Floats
     repeated: np.ndarray[tuple[int], np.dtype[np.bool_]]
 
-    def find_evidence(self, number: int) -> Mapping[Ref, float]:
-        """What a need says of documents, rated or like those that were."""
+    def find_evidence(self, number: int, cold: ColdList) -> Mapping[Ref, float]:
+        """What a need says of documents, rated or not, for the query with this cold list."""
         need = self.needs[number]
-        return {**spread_evidence(need.members, self.notes, need.evidence), **need.evidence}
+        votes = [self.notes[at].votes.values() for at in need.members]
+        return {
+            **(trust_words(cold, need.evidence) if _is_all_blame(votes) else {}),
+            **spread_evidence(need.members, self.notes, need.evidence),
+            **need.evidence,
+        }
 
     def weigh(self, strictness: float) -> Floats:
         """Probability of each need to be the query's own; 0 where it is not worth using."""
@@ -115,25 +120,46 @@ def measure_need(profile: Profile, need: Need, near: Near, between: Floats) -> f
     else:
         among = TYPICAL
     crowd = near.notes[members[nearest]].profile.crowd
-    answer = NO_ANSWER
-    if need.positives:
-        answer = _nearest_answer(profile, need, near) - profile.best
-    return (
-        MEAN * mean
-        + COHERENCE * (mean - among)
-        + DENSITY * (float(cosines[nearest]) - crowd)
-        + KNOWS * bool(need.positives)
-        + ANSWER * answer
-        + INTERCEPT
+    answer, own = _compare_answers(profile, need, near)
+    told = np.array(
+        [
+            mean,
+            mean - among,
+            float(cosines[nearest]) - crowd,
+            float(bool(need.positives)),
+            answer,
+            own,
+            1.0,
+        ]
     )
+    error = sum(near.trusts[at].error for at in members) / len(members)
+    honest = (1 - 2 * error) ** HONESTY
+    return float((told * (honest * HONEST + (1 - honest) * ERRING)).sum())
 
 
-def _nearest_answer(profile: Profile, need: Need, near: Near) -> float:
-    best = -1.0
-    for ref in need.positives:
-        for at in need.members:
-            vector = near.notes[at].documents.get(ref)
-            if vector is not None:
-                best = max(best, float(vector @ profile.vector))
-                break
-    return best if best > -1.0 else profile.best + NO_ANSWER
+def _is_all_blame(votes: Iterable[Iterable[tuple[int, float]]]) -> bool:
+    # Praise that was taken back counts too: then the answer changed, and may be any document
+    # that was blamed beside the old one.
+    return all(vote < 0 for each in votes for vote, _ in each)
+
+
+def _compare_answers(profile: Profile, need: Need, near: Near) -> tuple[float, float]:
+    """How much nearer the nearest document is than the need's nearest positive.
+
+    To the query, and on average to the need's own queries: an answer that even those find late
+    is not expected early.
+    """
+    vectors: dict[Ref, Floats] = {}
+    for at in need.members:
+        known = near.notes[at].documents
+        for ref in need.positives:
+            if ref not in vectors and ref in known:
+                vectors[ref] = known[ref]
+    if not vectors:
+        return NO_ANSWER, 0.0
+    answers = np.stack([vectors[ref] for ref in sorted(vectors)])
+    asked = [near.notes[at].profile for at in need.members]
+    answer = float((answers @ profile.vector).max()) - profile.best
+    best = (np.stack([each.vector for each in asked]) @ answers.T).max(axis=1)
+    own = float((best - np.array([each.best for each in asked])).mean())
+    return answer, own

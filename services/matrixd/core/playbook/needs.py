@@ -8,6 +8,7 @@ far away, and a retired one leaves no trace.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,11 @@ LINKED = 0.5
 # Part of the fewer documents that two notes must both believe in: needs whose answers merely
 # overlap are not one.
 COMMON = 0.5
+# Log odds that two notes are of one need: for each point of cosine above what their parts of the
+# corpus are crowded to, at none, and from where they count as one.
+CROWDED = 22.0
+UNRELATED = -2.0
+LIKELY = 2.0
 # Evidence of one need for one document is bounded. Log odds.
 MOST = 6.0
 # What is left of a vote that a later one of a source that never errs contradicts.
@@ -62,12 +68,50 @@ def group_notes(
             common[np.ix_(places, places)] += 1.0
     sizes = np.array([len(note.believe(trust)) for note, trust in zip(notes, trusts, strict=True)])
     least = COMMON * np.minimum(sizes[:, None], sizes)
-    shared = ((between >= SAME) | ((common > 0) & (common >= least))).astype(np.float64)
+    agreed = (common > 0) & (common >= least)
+    likely = weigh_pairs(notes, trusts, between) >= LIKELY
+    shared = ((between >= SAME) | agreed | likely).astype(np.float64)
     np.fill_diagonal(shared, 0.0)
     groups: list[tuple[int, ...]] = []
     for component in _components((shared > 0) & (between >= ALIKE), count):
         groups.extend(_link(component, shared, between))
     return sorted(groups)
+
+
+def weigh_pairs(notes: Sequence[Note], trusts: Sequence[Trust], between: Floats) -> Floats:
+    """How much speaks for each two notes being of one need, as log odds.
+
+    How near their queries lie for so crowded a part of the corpus; and, for each document that
+    both rated, how much likelier their ratings are if it helps both or neither than if it
+    helps each by itself. Judges that err leave few positives in common, but many such hints.
+    """
+    count = len(notes)
+    crowds = np.array([note.profile.crowd for note in notes])
+    odds = CROWDED * (between - (crowds[:, None] + crowds) / 2) + UNRELATED
+    columns: dict[Ref, int] = {}
+    for note in notes:
+        for ref in note.votes:
+            columns.setdefault(ref, len(columns))
+    relevant = np.zeros((count, len(columns)))
+    ratio = np.zeros((count, len(columns)))
+    for at, (note, trust) in enumerate(zip(notes, trusts, strict=True)):
+        praise, blame = math.exp(trust.positive), math.exp(-trust.negative)
+        for ref, (vote, logit) in note.votes.items():
+            relevant[at, columns[ref]] = 1 / (1 + math.exp(-logit))
+            ratio[at, columns[ref]] = praise if vote > 0 else blame
+    rows, others = np.triu_indices(count, 1)
+    pairs, refs = np.nonzero((ratio[rows] > 0) & (ratio[others] > 0))
+    one, other = rows[pairs], others[pairs]
+    first, second = relevant[one, refs], relevant[other, refs]
+    both = np.sqrt(first * second)
+    ratios = ratio[one, refs], ratio[other, refs]
+    apart = (first * ratios[0] + 1 - first) * (second * ratios[1] + 1 - second)
+    hints = np.log((both * ratios[0] * ratios[1] + 1 - both) / apart)
+    total = np.zeros(len(rows))
+    np.add.at(total, pairs, hints)
+    odds[rows, others] += total
+    odds[others, rows] += total
+    return odds
 
 
 def weigh_evidence(group: Sequence[int], notes: Sequence[Note], trusts: Sequence[Trust]) -> Need:

@@ -6,11 +6,12 @@ too (Rocchio's idea, 1971, put as log odds, and only where the need is the query
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from services.matrixd.core.cold import Ref
+from services.matrixd.core.cold import ColdList, Ref
 from services.matrixd.core.playbook.kindred import SCALE
 from services.matrixd.core.playbook.notes import Note
 
@@ -20,6 +21,10 @@ STEEPNESS = 12.0
 MOST = 3.0
 # Notes of a need that are asked, nearest first.
 ASKED = 4
+# Log odds of the document that has the most of the query's words, where all that the cold list
+# put first was wrong, and how many wrong ones make that sure.
+WORDS = 4.0
+ALL_WRONG = 10
 
 
 def spread_evidence(
@@ -52,3 +57,22 @@ def spread_evidence(
                 sums[ref] = sums.get(ref, 0.0) + each
                 times[ref] = times.get(ref, 0) + 1
     return {ref: sums[ref] / times[ref] for ref in sorted(sums)}
+
+
+def trust_words(cold: ColdList, evidence: Mapping[Ref, float]) -> dict[Ref, float]:
+    """Log odds for documents that have a query's words, where a need only knows wrong ones.
+
+    What the cold list put first, mostly by meaning, did not help: the other signal is then
+    likelier right. Such a need's repetition shows what was not tried yet.
+    """
+    blamed = [odds for odds in evidence.values() if odds < 0]
+    most = float(cold.bm25.max(initial=0.0))
+    if not blamed or most <= 0 or max(evidence.values()) > 0:
+        return {}
+    sure = min(1.0, math.fsum(math.tanh(-odds / 2) for odds in blamed) / ALL_WRONG)
+    told = sure * WORDS * cold.bm25 / most
+    return {
+        ref: odds
+        for ref, odds in zip(cold.refs, told.tolist(), strict=True)
+        if odds > 0 and ref not in evidence
+    }

@@ -27,6 +27,8 @@ BEARABLE = 0.004
 EXPECTED = 0.0115
 DECAY = 0.9
 EXPECTED_NOTES = 400
+# Power of a source's clarity by which its notes count.
+CARELESS = 4
 DEPTH = 10
 
 
@@ -40,7 +42,7 @@ def measure_losses(
     before = _gain(cold.refs, range(len(cold.refs)), wanted)
     losses = np.zeros(len(GRID))
     likely = np.flatnonzero(considered.weigh(float(GRID[0]))).tolist()
-    evidence = {each: considered.find_evidence(each) for each in likely}
+    evidence = {each: considered.find_evidence(each, cold) for each in likely}
     for number, strictness in enumerate(GRID.tolist()):
         changes = mix_scores(cold.p0, places, evidence, considered.weigh(strictness), clarity)
         if not changes:
@@ -51,12 +53,20 @@ def measure_losses(
     return losses
 
 
-def choose_strictness(losses: Sequence[Floats]) -> float:
-    """The least strictness whose expected cost is bearable."""
+def choose_strictness(losses: Sequence[tuple[Floats, float]]) -> float:
+    """The least strictness whose expected cost is bearable.
+
+    Args:
+        losses: of each note, and the clarity of its source. What a careless source praised is
+            often wrong, and losing it no loss: such notes count for little.
+    """
     total = EXPECTED_NOTES * EXPECTED * np.exp(-DECAY * GRID)
-    for each in losses:
-        total = total + each
-    bearable = np.flatnonzero(total / (EXPECTED_NOTES + len(losses)) <= BEARABLE)
+    notes = float(EXPECTED_NOTES)
+    for each, clarity in losses:
+        weight = clarity**CARELESS
+        total = total + weight * each
+        notes += weight
+    bearable = np.flatnonzero(total / notes <= BEARABLE)
     return float(GRID[bearable[0]]) if len(bearable) else float(GRID[-1])
 
 
