@@ -67,7 +67,11 @@ class Reporter:
                 self._dropped(count)
                 logger.info("%d events were not recorded: %s", count, error.message)
                 await self._pause(REST_S)
-            except BaseException:
+            except Exception:
+                # An event that cannot be written as JSON, say. It must not stop the others.
+                self._dropped(count)
+                logger.warning("%d events could not be sent", count, exc_info=True)
+            except asyncio.CancelledError:
                 self._dropped(count)
                 raise
 

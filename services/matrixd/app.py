@@ -18,10 +18,13 @@ from services.matrixd.store.peers import Peers
 from services.matrixd.store.recording import Recorder
 from services.matrixd.store.registry import Registry
 from services.matrixd.store.relevance import RelevanceFilter
+from services.matrixd.store.reporting import Observed
 from services.matrixd.store.search import Searcher
+from shared.clients.observerd import ObserverdClient
 from shared.config import Config
 from shared.lockfile import DirectoryLock
 from shared.pool import BlockingPool
+from shared.reporter import Reporter
 from shared.runtime import Transports, create_base
 from shared.wire.matrixd import (
     CORPUS_NAME,
@@ -79,6 +82,8 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
             stack.callback(DirectoryLock(folder).acquire().release)
             stack.callback(pool.close)
             stack.push_async_callback(peers.aclose)
+            stack.push_async_callback(observer.aclose)
+            stack.push_async_callback(reporter.aclose)
             stack.push_async_callback(memory.aclose)
             await memory.open()
             stack.push_async_callback(registry.close)
@@ -97,10 +102,13 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     registry = Registry(section, folder, peers, figures, _now)
     gatherer = Gatherer(section, registry, peers, figures)
     searcher = Searcher(gatherer, memory, figures, pool)
+    observer = ObserverdClient(config, transports)
+    reporter = Reporter(observer.record, figures.unreported.inc)
+    observed = Observed(reporter)
     add_corpus_routes(app, registry)
     relevance = RelevanceFilter(section, peers, figures, pool)
-    add_search_routes(app, searcher)
-    add_context_routes(app, relevance, Composer(config.models, searcher, relevance))
+    add_search_routes(app, searcher, observed)
+    add_context_routes(app, relevance, Composer(config.models, searcher, relevance), observed)
     add_playbook_routes(app, Recorder(section, registry, gatherer, searcher, memory, peers, _now))
     return app
 
@@ -159,16 +167,18 @@ def add_corpus_routes(app: FastAPI, registry: Registry) -> None:
         return info
 
 
-def add_search_routes(app: FastAPI, searcher: Searcher) -> None:
+def add_search_routes(app: FastAPI, searcher: Searcher, observed: Observed) -> None:
     """Searching."""
 
     @app.post("/matrix/search", tags=["matrix"])
     async def search_matrix(request: MatrixSearch) -> MatrixAnswer:
         """Documents of many corpora as one list; a corpus that is down is told, not fatal."""
-        return await searcher.search(request)
+        return await observed.search(request, searcher.search)
 
 
-def add_context_routes(app: FastAPI, relevance: RelevanceFilter, composer: Composer) -> None:
+def add_context_routes(
+    app: FastAPI, relevance: RelevanceFilter, composer: Composer, observed: Observed
+) -> None:
     """What reaches the model."""
 
     @app.post("/matrix/relevance", tags=["matrix"])
@@ -184,7 +194,7 @@ def add_context_routes(app: FastAPI, relevance: RelevanceFilter, composer: Compo
     @app.post("/matrix/compose", tags=["matrix"])
     async def compose_context(request: ComposeRequest) -> Composed:
         """The slice of the corpora that a model needs for a query, as messages with citations."""
-        return await composer.compose(request)
+        return await observed.compose(request, composer.compose)
 
 
 def add_playbook_routes(app: FastAPI, recorder: Recorder) -> None:

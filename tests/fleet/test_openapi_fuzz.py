@@ -62,6 +62,9 @@ def _fill(fleet: PrivateFleet) -> None:
             client.post("/pathway/traces", json={"id": KNOWN, "content": {"a": 1}, "text": "oak"}),
             client.post("/matrix/corpora?wait=50", json={
                 "name": KNOWN, "source": {"dataset": KNOWN}, "id": "id", "text": "{text}"}),
+            client.post("/observer/events", json={"run_id": KNOWN, "status": "ok"}),
+            client.post("/observer/workflows/runs", json={
+                "name": KNOWN, "run_id": KNOWN, "nodes": [{"id": "a", "mode": "fixture.echo"}]}),
         ]  # fmt: skip
     assert [(one.url.path, one.text) for one in done if one.is_error] == []
 

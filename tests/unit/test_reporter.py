@@ -87,10 +87,15 @@ async def test_a_failure_costs_its_batch_and_no_more(monkeypatch: pytest.MonkeyP
     async with asyncio.timeout(5):
         while not sink.dropped:
             await asyncio.sleep(0.01)
+    sink.error = TypeError("an event of ours that is no JSON")
+    reporter.tell({})
+    async with asyncio.timeout(5):
+        while sink.dropped < 2:
+            await asyncio.sleep(0.01)
     sink.error = None
     reporter.tell({})
     await reporter.aclose()
-    assert (sink.taken, sink.dropped) == (1, 1)
+    assert (sink.taken, sink.dropped) == (1, 2)
 
 
 async def test_a_stop_waits_a_moment_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

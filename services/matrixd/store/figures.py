@@ -25,6 +25,9 @@ class Figures:
             "records_unreadable_total", "Records of the playbook's log that could not be read"
         )
         self.dropped = count("relevance_dropped_total", "Candidates dropped as off topic")
+        self.unreported = count(
+            "unreported_events_total", "Events given up because observerd did not take them"
+        )
         self.rerank_seconds = Histogram(
             "lakehouse_matrixd_playbook_seconds",
             "Seconds that the playbook added to a search",

@@ -84,7 +84,10 @@ async def _attempt(
             output = await mode.call(inputs, call)
     except TimeoutError:
         raise Timeout(f"The node did not finish within its {limit_s:g} s.") from None
-    size = len(json.dumps(output, separators=(",", ":")))
+    try:
+        size = len(json.dumps(output, separators=(",", ":"), allow_nan=False))
+    except ValueError:
+        raise Unprocessable("The output has a number that JSON cannot carry.") from None
     if size > max_bytes:
         raise TooLarge(
             f"The output takes {size} bytes; a node may give {max_bytes}. "

@@ -105,7 +105,8 @@ class Execution:
             run.deadline = time.time() + limit_s
             self._touch()
             tell_run(self._around.reporter, self.run, self.plan, "started", None)
-        await self._write(_make_save_run(self.run))
+            # Nobody waits for it: it goes to the disk before anything that a node does.
+            self._write_later(_make_save_run(self.run))
         timer = asyncio.get_running_loop().call_later(
             max(0.0, (run.deadline or time.time()) - time.time()), self._end_early, "deadline"
         )

@@ -6,11 +6,14 @@ from typing import Any, cast
 
 from services.observerd.store.modes import Call, Mode
 from shared.clients.base import ServiceClient
+from shared.clients.chatd import ChatdClient
 from shared.clients.matrixd import MatrixdClient
 from shared.clients.pathwayd import PathwaydClient
 from shared.clients.queryd import QuerydClient
 from shared.config import Config
+from shared.errors import Invalid
 from shared.runtime import Transports
+from shared.wire.chatd import ChatRequest
 from shared.wire.matrixd import MatrixSearch
 from shared.wire.matrixd_context import Candidate, DowngradeRequest, RelevanceRequest
 from shared.wire.matrixd_playbook import RecordRequest
@@ -25,10 +28,11 @@ class Peers:
         self.matrixd = MatrixdClient(config, transports)
         self.pathwayd = PathwaydClient(config, transports)
         self.queryd = QuerydClient(config, transports)
+        self.chatd = ChatdClient(config, transports)
 
     def all(self) -> tuple[ServiceClient, ...]:
         """All of them."""
-        return self.matrixd, self.pathwayd, self.queryd
+        return self.matrixd, self.pathwayd, self.queryd, self.chatd
 
     async def aclose(self) -> None:
         """Closes their connections."""
@@ -71,6 +75,12 @@ class Peers:
                 self._search_pathway,
             ),
             Mode(
+                "chat",
+                "Asks a model as POST /chat does; give it a timeout that fits the model",
+                ChatRequest,
+                self._chat,
+            ),
+            Mode(
                 "playbook.record",
                 "Records what worked for a query, as POST /matrix/playbook does; run_id is the "
                 "run's unless given",
@@ -96,6 +106,14 @@ class Peers:
 
     async def _search_pathway(self, request: PathwaySearch, _: Call) -> Any:
         return (await self.pathwayd.search(request)).model_dump(mode="json")
+
+    async def _chat(self, request: ChatRequest, _: Call) -> Any:
+        if request.stream:
+            raise Invalid("A node waits for the whole answer. Leave stream out.")
+        fields = request.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        answer = await self.chatd.chat(fields.pop("model"), fields.pop("messages"), **fields)
+        # How long it took is no part of what it gave.
+        return answer.model_dump(mode="json", exclude={"latency_ms"})
 
     async def _record(self, request: RecordRequest, call: Call) -> Any:
         if request.run_id is None:

@@ -11,10 +11,9 @@ Before the request's time is over the stream ends; a reader that connects again 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from typing import Any
-
-import orjson
 
 from services.observerd.store.execution import Execution
 from services.observerd.store.steps import RunRow
@@ -56,4 +55,6 @@ async def stream_progress(alive: Execution | None, ended: RunRow | None) -> Asyn
 
 
 def _make(event: str, number: int, data: dict[str, Any]) -> bytes:
-    return b"event: %s\nid: %d\ndata: %s\n\n" % (event.encode(), number, orjson.dumps(data))
+    # Not orjson: an output may hold integers of any size.
+    text = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
+    return b"event: %s\nid: %d\ndata: %s\n\n" % (event.encode(), number, text)

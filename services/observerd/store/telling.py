@@ -39,7 +39,8 @@ def tell_node(
     status = _STATUS.get(row.state, "error")
     if row.error is not None and row.error.type == "timeout":
         status = "timeout"
-    model = spec.inputs.get("model")
+    given: dict[str, Any] = row.output if isinstance(row.output, dict) else {}
+    model = given.get("model") or spec.inputs.get("model")
     event: dict[str, Any] = {
         **_common(run, plan),
         "id": f"{run.run_id}:{name}:{run.epoch}:{row.executions}:{row.state}",
@@ -54,6 +55,13 @@ def tell_node(
         **_timing(seconds),
         **_error(row.error),
     }
+    usage = given.get("usage")
+    if spec.mode == "chat" and isinstance(usage, dict):
+        counts: dict[str, Any] = usage
+        event["tokens"] = {
+            "prompt": counts.get("prompt_tokens", 0),
+            "completion": counts.get("completion_tokens", 0),
+        }
     if row.skip_cause is not None:
         event["attributes"] = {"skip_cause": row.skip_cause}
     reporter.tell({key: value for key, value in event.items() if value is not None})

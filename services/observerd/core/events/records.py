@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from services.observerd.core.events.verdicts import settle_verdict
 from shared.wire.observerd import Event
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """One recorded event: its place, its JSON, and what figures and runs are made of."""
 
     seq: int
@@ -35,6 +33,8 @@ def make_payload(event: Event) -> dict[str, Any]:
     """The event as it is logged: what was left out stays out, the verdict is settled."""
     payload = event.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
     payload["attempt"] = event.attempt
+    if event.verdict is None and event.scorer_status is None and event.score is None:
+        return payload
     settled = settle_verdict(event.verdict, event.scorer_status, event.score, event.evidence)
     for name, value in settled._asdict().items():
         payload.pop(name, None)
