@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from shared.errors import Invalid, Unavailable
+from services.observerd.store.steps import Steps
+from shared.errors import InsufficientStorage, Invalid, Unavailable
 from tests.support.observerd import (
     RUNS,
     Script,
@@ -374,3 +375,34 @@ async def test_runs_wait_for_their_turn_and_too_many_are_refused(tmp_path: Path)
         assert cancelled["status"] == "cancelled"
         script.gates["a"].set()
         assert (await finish(client, "first"))["status"] == "completed"
+
+
+async def test_a_full_disk_holds_a_run_up_and_costs_it_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.observerd.store.execution._RETRY_S", 0.01)
+    script = Script()
+    script.gates["a"] = asyncio.Event()
+    refused = 0
+
+    def refuse(*_: Any) -> Any:
+        nonlocal refused
+        refused += 1
+        raise InsufficientStorage("full")
+
+    async with observer(tmp_path, script) as client:
+        run_id = await start(client, step("a"), step("b", "a"))
+        await until(lambda: "a" in script.calls)
+        with monkeypatch.context() as full:
+            full.setattr(Steps, "_apply", refuse)
+            script.gates["a"].set()
+            await until(lambda: refused > 3)
+            # What is not durable is not shown as completed, and nothing goes on from it.
+            run = (await client.get(f"{RUNS}/{run_id}")).json()
+            assert run["nodes"]["a"]["state"] == "running"
+            assert script.calls == ["a"]
+            answer = await client.post(RUNS, json={"name": "n", "nodes": [step("x")]})
+            assert answer.status_code == 507
+        run = await finish(client, run_id)
+        assert run["status"] == "completed"
+        assert script.calls == ["a", "b"]

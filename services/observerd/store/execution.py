@@ -60,7 +60,6 @@ class Execution:
         self._changed = asyncio.Event()
         self._ending: Ending | None = "cancelled" if run.cancel else None
         self._attempts: dict[str, asyncio.Task[Result]] = {}
-        self._begun: dict[str, asyncio.Task[None]] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         for name in plan.nodes:
@@ -195,15 +194,16 @@ class Execution:
             row.attempts += 1
             row.executions += 1
             self._touch(name)
-            self._begun[name] = self._write_later(self._make_save_node(name))
-            if not may_repeat(node):
+            if may_repeat(node):
+                # Should it be lost, the node is run again, as it would be with it.
+                self._around.steps.note(self._make_save_node(name))
+            else:
                 # That it may have begun must be known before it can take effect.
-                await asyncio.wait([self._begun[name]])
+                await self._write(self._make_save_node(name))
 
         async def failed(failures: int, problem: Problem) -> None:
             row.failures, row.error = failures, problem
             self._touch(name)
-            await asyncio.wait([self._begun[name]])
             await self._write(self._make_save_node(name))
 
         call = Call(self.run.run_id, name, decided.cache_key)
@@ -249,9 +249,6 @@ class Execution:
             tell_node(self._around.reporter, self.run, self.plan, name, None)
 
     async def _end_node(self, name: str, result: Result) -> None:
-        if name in self._begun:
-            # Else its beginning, held up by a full disk, could be written over its end.
-            await asyncio.wait([self._begun.pop(name)])
         ended = copy.copy(self.run.nodes[name])
         ended.take(result, now())
         ended.epoch = self.run.epoch

@@ -23,6 +23,9 @@ from shared.wire.observerd_workflows import NodeState, RunStatus, SkipCause
 T = TypeVar("T")
 Write = Callable[[sqlite3.Connection], Any]
 
+# Longest that a noted change waits for somebody else's commit. Seconds.
+_NOTE_S = 0.2
+
 FILE = "workflows.sqlite"
 LAYOUT = 1
 _SCHEMA = """
@@ -98,7 +101,9 @@ class Steps:
         self._pool = BlockingPool("observerd-steps", 1, 10_000)
         self._db: sqlite3.Connection | None = None
         self._waiting: list[tuple[Write, asyncio.Future[Any]]] = []
+        self._urgent = False
         self._flushing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def open(self) -> list[str]:
         """Opens or makes the file; gives the runs that have not ended, oldest first.
@@ -128,8 +133,11 @@ class Steps:
 
     async def close(self) -> None:
         """Writes what waits and closes the file."""
+        self._flush_soon()
         if self._flushing is not None:
             await asyncio.gather(self._flushing, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._db is not None:
             await self._pool.run(self._db.close)
             self._db = None
@@ -145,12 +153,31 @@ class Steps:
         """
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append((change, done))
-        if self._flushing is None:
-            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+        self._flush_soon()
         return await asyncio.shield(done)
 
+    def note(self, change: Write) -> None:
+        """Takes a change that may be lost, to go with the next commit; it does not ask for one."""
+        done: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((change, done))
+        self._flush_later()
+
+    def _flush_soon(self) -> None:
+        self._urgent = bool(self._waiting)
+        if self._urgent and self._flushing is None:
+            self._flushing = asyncio.get_running_loop().create_task(self._flush())
+
+    def _flush_later(self) -> None:
+        if self._flushing is None and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_NOTE_S, self._take_notes)
+
+    def _take_notes(self) -> None:
+        self._timer = None
+        self._flush_soon()
+
     async def _flush(self) -> None:
-        while self._waiting:
+        while self._urgent:
+            self._urgent = False
             group, self._waiting = self._waiting, []
             try:
                 results = await self._pool.run(self._apply, [change for change, _ in group])
@@ -161,6 +188,8 @@ class Steps:
                 for (_, done), result in zip(group, results, strict=True):
                     done.set_result(result)
         self._flushing = None
+        if self._waiting:
+            self._flush_later()
 
     def _apply(self, changes: list[Write]) -> list[Any]:
         with self._guarded() as db:
