@@ -30,8 +30,8 @@ CASE = Case(
     ),
     references=(Text("g1", KNOWN),),
 )
-NEAR = Similarities(0.62, (0.6, 0.1), (0.85, 0.05), (0.85,))
-FAR = Similarities(0.05, (0.6, 0.1), (0.06, 0.3), (0.06,))
+NEAR = Similarities(0.62, (0.6, 0.1), (0.85, 0.05), (0.85,), (0.6,))
+FAR = Similarities(0.05, (0.6, 0.1), (0.06, 0.3), (0.06,), (0.6,))
 
 
 def test_a_right_answer_is_accepted_on_named_evidence() -> None:
@@ -57,7 +57,7 @@ def test_a_wrong_answer_is_rejected() -> None:
     ],
 )
 def test_a_vague_answer_is_not_accepted(answer: str) -> None:
-    near = Similarities(0.45, (0.6, 0.1), (0.4, 0.1), (0.4,))
+    near = Similarities(0.45, (0.6, 0.1), (0.4, 0.1), (0.4,), (0.6,))
     assert judge_answer(replace(CASE, answer=answer), near).verdict in (
         "rejected",
         "needs_human_review",
@@ -71,7 +71,7 @@ def test_nothing_to_judge_against_is_a_review() -> None:
 
 
 def test_no_evidence_near_the_answer_is_never_an_accept() -> None:
-    far = Similarities(0.1, (0.9, 0.9), (0.39, 0.39), (0.39,))
+    far = Similarities(0.1, (0.9, 0.9), (0.39, 0.39), (0.39,), (0.9,))
     for question in (-0.5, 0.0, 0.3):
         found = judge_answer(CASE, replace(far, question_answer=question))
         assert found.verdict in ("rejected", "needs_human_review")
@@ -89,10 +89,10 @@ def test_more_likeness_to_known_answers_never_lowers_the_score() -> None:
 @pytest.mark.parametrize(
     "near",
     [
-        Similarities(0.6, (0.6,), (0.8, 0.1), (0.8,)),
+        Similarities(0.6, (0.6,), (0.8, 0.1), (0.8,), (0.6,)),
         Similarities(0.6, (0.6, 0.1), (0.8, 0.1)),
-        Similarities(float("nan"), (0.6, 0.1), (0.8, 0.1), (0.8,)),
-        Similarities(0.6, (0.6, 0.1), (0.8, float("inf")), (0.8,)),
+        Similarities(float("nan"), (0.6, 0.1), (0.8, 0.1), (0.8,), (0.6,)),
+        Similarities(0.6, (0.6, 0.1), (0.8, float("inf")), (0.8,), (0.6,)),
     ],
 )
 def test_similarities_that_do_not_fit_leave_the_run_unscored(near: Similarities) -> None:
@@ -108,7 +108,7 @@ def test_similarities_that_do_not_fit_leave_the_run_unscored(near: Similarities)
 
 def test_cosines_out_of_vectors() -> None:
     found = measure_similarities([1, 0], [3, 4], [[0, 2], [5, 0]], [[-3, -4]])
-    expected = Similarities(0.6, (0.0, 1.0), (0.8, 0.6), (-1.0,))
+    expected = Similarities(0.6, (0.0, 1.0), (0.8, 0.6), (-1.0,), (-0.6,))
     assert found == expected
     bad: list[Any] = [[1.0], [0.0, 0.0]]
     for vector in bad:

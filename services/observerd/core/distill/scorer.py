@@ -18,23 +18,27 @@ from services.observerd.core.distill.words import find_terms, normalise_words
 from shared.errors import Invalid
 
 SCORER = "deterministic/1"
-ACCEPT_FROM, PARTIAL_FROM, REJECT_BELOW = 0.75, 0.5, 0.25
+ACCEPT_FROM, PARTIAL_FROM, REJECT_BELOW = 0.8, 0.5, 0.25
 # Evidence this near to the answer is what its verdict rests on.
 SUPPORT_COSINE = 0.4
+# Words beyond the question's that must stand in what was shown, or nothing was said.
+LEAST_HELD = 2
 # How much more the evidence nearest to the question counts.
 _FOCUS = 10.0
 
 WITH_REFERENCES: Mapping[str, float] = {
-    "question": -4.293,
-    "gap": 2.236,
-    "evidence": -2.905,
-    "nearest": -1.82,
-    "new": 0.132,
-    "grounded": -0.137,
-    "references": 14.993,
-    "margin": 4.903,
-    "told": 1.072,
-    "bias": -3.844,
+    "question": -0.492,
+    "gap": 0.733,
+    "new": -0.156,
+    "grounded": -0.268,
+    "references": 11.434,
+    "best": 0.119,
+    "margin": 1.514,
+    "lead": 6.426,
+    "told": 0.804,
+    "asked": -4.795,
+    "echo": -9.008,
+    "bias": -1.646,
 }
 WITHOUT_REFERENCES: Mapping[str, float] = {
     "question": -5.483,
@@ -63,6 +67,7 @@ class Similarities:
     question_evidence: tuple[float, ...]
     answer_evidence: tuple[float, ...]
     answer_references: tuple[float, ...] = ()
+    question_references: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ def measure_similarities(
         tuple(_cosine(question, one) for one in evidence),
         tuple(_cosine(answer, one) for one in evidence),
         tuple(_cosine(answer, one) for one in references),
+        tuple(_cosine(question, one) for one in references),
     )
 
 
@@ -124,8 +130,16 @@ def judge_answer(case: Case, near: Similarities) -> Response:
     if score < REJECT_BELOW:
         return answer("rejected", score, *reasons)
     support = _find_support(case, near)
-    if score < PARTIAL_FROM or not support:
-        why = "too near the line to tell" if support else "no evidence is near the answer"
+    why = (
+        "no evidence is near the answer"
+        if not support
+        else "hardly a word of it stands in what was shown"
+        if features["held"] < LEAST_HELD
+        else "too near the line to tell"
+        if score < PARTIAL_FROM
+        else ""
+    )
+    if why:
         return answer("needs_human_review", score, why, *reasons)
     return answer("accepted" if score >= ACCEPT_FROM else "partially_accepted", score, *reasons)
 
@@ -135,6 +149,7 @@ def describe_case(case: Case, near: Similarities) -> dict[str, float]:
     asked, said = find_terms(case.question), find_terms(case.answer)
     new = said - asked
     context = frozenset[str]().union(*(find_terms(one.text) for one in case.evidence))
+    told = frozenset[str]().union(*(find_terms(one.text) for one in case.references))
     best = max(near.question_evidence, default=0.0)
     focus = [math.exp(_FOCUS * (cosine - best)) for cosine in near.question_evidence]
     weighted = sum(f * c for f, c in zip(focus, near.answer_evidence, strict=True))
@@ -145,18 +160,23 @@ def describe_case(case: Case, near: Similarities) -> dict[str, float]:
         "nearest": max(near.answer_evidence, default=0.0),
         "new": math.log1p(len(new)),
         "grounded": math.log1p(len(new & context)),
+        "held": float(len(new & (context | told))),
     }
     if case.references:
         known = {normalise_words(one.text) for one in case.references}
-        told = frozenset[str]().union(*(find_terms(one.text) for one in case.references))
-        others = [
+        others = sorted(
             cosine
             for one, cosine in zip(case.evidence, near.answer_evidence, strict=True)
             if normalise_words(one.text) not in known
-        ]
-        found["references"] = sum(near.answer_references) / len(near.answer_references)
-        found["margin"] = max(near.answer_references) - max(others, default=0.0)
+        )[-3:] or [0.0]
+        mean = sum(near.answer_references) / len(near.answer_references)
+        found["references"] = mean
+        found["best"] = max(near.answer_references)
+        found["margin"] = found["best"] - others[-1]
+        found["lead"] = mean - sum(others) / len(others)
         found["told"] = math.log1p(len(new & told))
+        found["asked"] = sum(near.question_references) / len(near.question_references)
+        found["echo"] = len(said & asked) / max(1, len(said))
     return found
 
 
@@ -165,6 +185,7 @@ def _check(case: Case, near: Similarities) -> None:
         len(near.question_evidence) != len(case.evidence)
         or len(near.answer_evidence) != len(case.evidence)
         or len(near.answer_references) != len(case.references)
+        or len(near.question_references) != len(case.references)
     ):
         raise Invalid("Give one similarity for each piece of evidence and each reference.")
     everything = (
@@ -172,13 +193,14 @@ def _check(case: Case, near: Similarities) -> None:
         *near.question_evidence,
         *near.answer_evidence,
         *near.answer_references,
+        *near.question_references,
     )
     if not all(math.isfinite(one) and -1.001 <= one <= 1.001 for one in everything):
         raise Invalid("A similarity is a cosine, from -1 to 1.")
 
 
 def _combine(features: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    total = weights["bias"] + sum(value * weights[name] for name, value in features.items())
+    total = sum(weight * features.get(name, 1.0) for name, weight in weights.items())
     return 1 / (1 + math.exp(-max(-60.0, min(60.0, total))))
 
 
@@ -204,8 +226,6 @@ def _explain(features: Mapping[str, float], case: Case) -> list[str]:
         )
     if features["new"] < math.log1p(5):
         reasons.append("says hardly anything that is not in the question")
-    if features["grounded"] < math.log1p(2):
-        reasons.append("hardly a word of it stands in the evidence")
     return reasons
 
 
