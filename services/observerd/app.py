@@ -10,11 +10,13 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from services.observerd.bodies import EVENT_BODY, WORKFLOW_BODY, read_events, read_workflow
+from services.observerd.judging_routes import add_judging_routes
 from services.observerd.refine_routes import add_refine_routes
 from services.observerd.store.events import EventLog
 from services.observerd.store.execution import Surroundings
 from services.observerd.store.figures import Figures
 from services.observerd.store.fleet_modes import Peers
+from services.observerd.store.judging import Judging
 from services.observerd.store.modes import FIXTURES, Mode, Modes
 from services.observerd.store.refining import Refiners
 from services.observerd.store.runs import Runs
@@ -67,6 +69,7 @@ def create_app(
         async with AsyncExitStack() as stack:
             stack.callback(DirectoryLock(folder).acquire().release)
             stack.push_async_callback(peers.aclose)
+            stack.callback(judging.close)
             stack.push_async_callback(log.close)
             await log.open()
             stack.push_async_callback(reporter.aclose)
@@ -87,12 +90,14 @@ def create_app(
     log = EventLog(folder / "events", config.observerd, figures)
     reporter = Reporter(record_own, figures.unreported.inc)
     peers = Peers(config, transports)
-    known = Modes([*FIXTURES, *peers.modes(), *(modes or [])])
+    judging = Judging(peers.embedd)
+    known = Modes([*FIXTURES, *peers.modes(), *judging.modes(), *(modes or [])])
     runs = Runs(Surroundings(config.observerd, Steps(folder), known, figures, reporter))
     add_event_routes(app, log)
     add_workflow_routes(app, runs, known)
     refiners = Refiners(folder / "refiners", peers.matrixd)
     add_refine_routes(app, refiners)
+    add_judging_routes(app, judging)
     return app
 
 

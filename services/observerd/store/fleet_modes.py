@@ -7,6 +7,7 @@ from typing import Any, cast
 from services.observerd.store.modes import Call, Mode
 from shared.clients.base import ServiceClient
 from shared.clients.chatd import ChatdClient
+from shared.clients.embedd import EmbeddClient
 from shared.clients.matrixd import MatrixdClient
 from shared.clients.pathwayd import PathwaydClient
 from shared.clients.queryd import QuerydClient
@@ -29,10 +30,11 @@ class Peers:
         self.pathwayd = PathwaydClient(config, transports)
         self.queryd = QuerydClient(config, transports)
         self.chatd = ChatdClient(config, transports)
+        self.embedd = EmbeddClient(config, transports)
 
     def all(self) -> tuple[ServiceClient, ...]:
         """All of them."""
-        return self.matrixd, self.pathwayd, self.queryd, self.chatd
+        return self.matrixd, self.pathwayd, self.queryd, self.chatd, self.embedd
 
     async def aclose(self) -> None:
         """Closes their connections."""

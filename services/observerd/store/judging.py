@@ -1,0 +1,150 @@
+"""Judging answers and testing for drift: what the cores decide, with vectors and threads.
+
+ADR-005: whatever keeps the scorer from a whole answer makes the run one for human review.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+from typing import Any
+
+from services.observerd.core.distill.replies import score_failure
+from services.observerd.core.distill.scorer import (
+    SCORER,
+    Case,
+    Text,
+    judge_answer,
+    measure_similarities,
+)
+from services.observerd.core.distill.scores import Score
+from services.observerd.store.modes import Call, Mode
+from shared.clients.embedd import EmbeddClient
+from shared.errors import LakehouseError
+from shared.pool import BlockingPool
+from shared.wire.observerd_judging import (
+    DriftAnswer,
+    DriftRequest,
+    Scored,
+    ScorerDriftAnswer,
+    ScorerDriftRequest,
+    ScoreRequest,
+)
+
+logger = logging.getLogger("lakehouse.observerd")
+
+# Permutation tests of large samples take seconds of one core: one at a time, a few waiting.
+_AT_ONCE, _QUEUE = 1, 16
+
+
+class Judging:
+    """The deterministic scorer, and the tests for drift.
+
+    Args:
+        embedd: gives the vectors that answers are compared by.
+    """
+
+    def __init__(self, embedd: EmbeddClient) -> None:
+        self._embedd = embedd
+        self._pool = BlockingPool("observerd-drift", _AT_ONCE, _QUEUE)
+
+    def close(self) -> None:
+        """Waits for what is running."""
+        self._pool.close()
+
+    async def score(self, request: ScoreRequest) -> Scored:
+        """The verdict on an answer; never an error once the request makes sense."""
+        return Scored.model_validate((await self._judge(request)).dump())
+
+    async def _judge(self, request: ScoreRequest) -> Score:
+        case = Case(
+            request.run_id,
+            request.question,
+            request.answer,
+            tuple(Text(one.id, one.text) for one in request.evidence),
+            tuple(Text(one.id, one.text) for one in request.references),
+        )
+        shown = [one.text for one in (*case.evidence, *case.references)]
+        # An empty answer has no vector and needs none to be rejected.
+        answer = case.answer if case.answer.strip() else case.question
+        try:
+            found = (await self._embedd.embed([case.question, answer, *shown])).vectors
+            cut = 2 + len(case.evidence)
+            near = measure_similarities(found[0], found[1], found[2:cut], found[cut:])
+            return Score(case.run_id, SCORER, "ok", judge_answer(case, near))
+        except Exception as error:
+            if not isinstance(error, LakehouseError):
+                logger.exception("Run %s could not be judged", case.run_id)
+            return score_failure(error, run_id=case.run_id, scorer=SCORER)
+
+    async def compare(self, request: DriftRequest) -> DriftAnswer:
+        """Whether two samples differ by more than chance.
+
+        Raises:
+            Invalid: a value is not of its feature's kind.
+        """
+        return DriftAnswer.model_validate(await self._pool.run(_compare, request))
+
+    async def check_scorer(self, request: ScorerDriftRequest) -> ScorerDriftAnswer:
+        """Whether the scorer drifted, or what it scores.
+
+        Raises:
+            Invalid: two anchors have one id.
+        """
+        return ScorerDriftAnswer.model_validate(await self._pool.run(_check_scorer, request))
+
+    def modes(self) -> list[Mode]:
+        """What workflows can do of this."""
+        return [
+            Mode(
+                "distillation.score",
+                "Judges an answer against its evidence, as POST /observer/distillation/score does",
+                ScoreRequest,
+                self._score_mode,
+            ),
+            Mode(
+                "drift.scorer",
+                "Whether the scorer drifted, as POST /observer/drift/scorer says",
+                ScorerDriftRequest,
+                self._drift_mode,
+            ),
+        ]
+
+    async def _score_mode(self, request: ScoreRequest, _: Call) -> Any:
+        return (await self.score(request)).model_dump(mode="json")
+
+    async def _drift_mode(self, request: ScorerDriftRequest, _: Call) -> Any:
+        return (await self.check_scorer(request)).model_dump(mode="json")
+
+
+def _compare(request: DriftRequest) -> dict[str, Any]:
+    # numpy comes with the first test, so that a daemon that tests nothing stays small.
+    numpy: Any = importlib.import_module("numpy")
+    core: Any = importlib.import_module("services.observerd.core.drift.distributions")
+    report = core.compare_samples(
+        [core.Row(one.session, one.values) for one in request.reference],
+        [core.Row(one.session, one.values) for one in request.current],
+        request.kinds,
+        numpy.random.default_rng(request.seed),
+        alpha=request.alpha,
+        correction=request.correction,
+        min_sessions=request.min_sessions,
+    )
+    return dataclasses.asdict(report)
+
+
+def _check_scorer(request: ScorerDriftRequest) -> dict[str, Any]:
+    numpy: Any = importlib.import_module("numpy")
+    core: Any = importlib.import_module("services.observerd.core.drift.anchors")
+    found = core.judge_scorer(
+        [core.AnchorScore(**one.model_dump()) for one in request.anchors],
+        numpy.random.default_rng(request.seed),
+        live_before=[(one.session, one.verdict) for one in request.live_before],
+        live_now=[(one.session, one.verdict) for one in request.live_now],
+        deterministic=request.deterministic,
+        alpha=request.alpha,
+        min_anchors=request.min_anchors,
+        min_sessions=request.min_sessions,
+    )
+    return dataclasses.asdict(found)
