@@ -18,11 +18,11 @@ from services.observerd.core.distill.words import find_terms, normalise_words
 from shared.errors import Invalid
 
 SCORER = "deterministic/1"
-ACCEPT_FROM, PARTIAL_FROM, REJECT_BELOW = 0.8, 0.5, 0.25
+ACCEPT_FROM, PARTIAL_FROM, REJECT_BELOW = 0.775, 0.5, 0.25
 # Evidence this near to the answer is what its verdict rests on.
 SUPPORT_COSINE = 0.4
 # Words beyond the question's that must stand in what was shown, or nothing was said.
-LEAST_HELD = 2
+LEAST_HELD = 3
 # How much more the evidence nearest to the question counts.
 _FOCUS = 10.0
 
