@@ -10,8 +10,9 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from services.observerd.bodies import EVENT_BODY, WORKFLOW_BODY, read_events, read_workflow
-from services.observerd.judging_routes import add_judging_routes
+from services.observerd.judging_routes import add_distill_routes, add_judging_routes
 from services.observerd.refine_routes import add_refine_routes
+from services.observerd.store.distilling import Distilling
 from services.observerd.store.events import EventLog
 from services.observerd.store.execution import Surroundings
 from services.observerd.store.figures import Figures
@@ -77,10 +78,12 @@ def create_app(
             await runs.open()
             stack.push_async_callback(refiners.close)
             await refiners.open()
+            stack.push_async_callback(distilling.close)
+            await distilling.open()
             yield
 
     async def check_ready() -> dict[str, str]:
-        return {"log": log.check(), "refiners": refiners.check()}
+        return {"log": log.check(), "refiners": refiners.check(), "audits": distilling.check()}
 
     async def record_own(events: Any) -> None:
         await log.record([Event.model_validate(event) for event in events])
@@ -98,6 +101,8 @@ def create_app(
     refiners = Refiners(folder / "refiners", peers.matrixd)
     add_refine_routes(app, refiners)
     add_judging_routes(app, judging)
+    distilling = Distilling(folder / "audits")
+    add_distill_routes(app, distilling)
     return app
 
 

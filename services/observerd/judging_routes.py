@@ -1,10 +1,18 @@
-"""The routes of the scorer and of drift."""
+"""The routes of the scorer, of exports and audits, and of drift."""
 
 from __future__ import annotations
 
 from fastapi import FastAPI
 
+from services.observerd.store.distilling import Distilling
 from services.observerd.store.judging import Judging
+from shared.wire.observerd_distill import (
+    AuditRequest,
+    BaselineList,
+    BaselineView,
+    ExportAnswer,
+    ExportRequest,
+)
 from shared.wire.observerd_judging import (
     DriftAnswer,
     DriftRequest,
@@ -13,6 +21,25 @@ from shared.wire.observerd_judging import (
     ScorerDriftRequest,
     ScoreRequest,
 )
+
+
+def add_distill_routes(app: FastAPI, distilling: Distilling) -> None:
+    """What leaves as training data, and how the scorer was audited."""
+
+    @app.post("/observer/distillation/export", tags=["distillation"])
+    async def export_runs(request: ExportRequest) -> ExportAnswer:
+        """Judged runs as training data past the firewall; 412 when too few of them were scored."""
+        return await distilling.export(request)
+
+    @app.post("/observer/distillation/baselines", tags=["distillation"])
+    async def add_baseline(request: AuditRequest) -> BaselineView:
+        """Adds an audit of the scorer to the chain; the very same again changes nothing."""
+        return await distilling.audit(request)
+
+    @app.get("/observer/distillation/baselines", tags=["distillation"])
+    async def list_baselines() -> BaselineList:
+        """The audits, each chained to the one before, and what is wrong with the chain."""
+        return distilling.list()
 
 
 def add_judging_routes(app: FastAPI, judging: Judging) -> None:

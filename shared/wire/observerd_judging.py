@@ -28,7 +28,11 @@ class ScoreRequest(Request):
 
 
 class Scored(Response):
-    """The verdict and its reasons. With any status but ok it is a review without a score."""
+    """The verdict and its reasons. With any status but ok it is a review without a score.
+
+    `offered` are the ids that the scorer was shown, `raw_score` what it gave also where that
+    counts for nothing. An export takes this as it is.
+    """
 
     run_id: str
     scorer: str
@@ -37,6 +41,8 @@ class Scored(Response):
     score: float | None
     reasons: list[str]
     evidence: list[str]
+    offered: list[str]
+    raw_score: float | None
 
 
 Kind = Literal["numeric", "categorical", "embedding", "ranking"]

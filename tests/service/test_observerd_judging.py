@@ -23,9 +23,13 @@ WORDS = "reset password settings page click link email account oak pine soil wat
 CASE: dict[str, Any] = {
     "run_id": "r1",
     "question": "how do I reset my password on the settings page",
-    "answer": "click the reset link on the settings page of your account",
+    "answer": "to reset your password click the reset link in the mail that the page sends you",
     "evidence": [
-        {"id": "e1", "text": "to reset a password click the reset link on the settings page"},
+        {
+            "id": "e1",
+            "text": "the settings page sends you a mail: click the reset link in it, then choose "
+            "another password for your account",
+        },
         {"id": "e2", "text": "oak and pine like dry soil"},
     ],
 }

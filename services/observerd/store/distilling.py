@@ -1,0 +1,163 @@
+"""Exports of judged runs, and the chain of audits over the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+from services.observerd.core.distill.baselines import (
+    Baseline,
+    check_chain,
+    extend_chain,
+    load_baseline,
+    measure_audit,
+)
+from services.observerd.core.distill.export import Run, export_runs
+from services.observerd.core.distill.firewall import Pair
+from services.observerd.core.distill.scores import load_score
+from shared.errors import Invalid
+from shared.journal import Journal
+from shared.pool import BlockingPool
+from shared.wire.observerd_distill import (
+    AuditRequest,
+    BaselineList,
+    BaselineView,
+    ExportAnswer,
+    ExportRequest,
+    FirewallHit,
+    Withheld,
+)
+
+logger = logging.getLogger("lakehouse.observerd")
+
+
+class Distilling:
+    """What leaves as training data, and how the scorer was audited.
+
+    Args:
+        folder: of the audits' journal.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._journal = Journal(folder)
+        self._pool = BlockingPool("observerd-distill", 1, 16)
+        self._chain: list[Baseline] = []
+        self._adding = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Reads the chain."""
+        await self._pool.run(self._journal.open)
+        await self._pool.run(self._read)
+
+    async def close(self) -> None:
+        """Closes the journal."""
+        await self._journal.aclose()
+        self._pool.close()
+
+    def check(self) -> str:
+        """ "ok", or why nothing can be kept."""
+        failure = self._journal.failure
+        return "ok" if failure is None else failure.message
+
+    def _read(self) -> None:
+        for record in self._journal.replay():
+            try:
+                self._chain.append(load_baseline(record.payload))
+            except Invalid:
+                # The chain tells that one is missing.
+                logger.exception("Record %d of the audits cannot be read", record.seq)
+
+    async def export(self, request: ExportRequest) -> ExportAnswer:
+        """Rows of the runs that may leave, past the firewall.
+
+        Raises:
+            Invalid: a score is none, or two runs have one id.
+            PreconditionFailed: too few of the runs were scored.
+        """
+        return await self._pool.run(_export, request)
+
+    async def audit(self, request: AuditRequest) -> BaselineView:
+        """Measures an audit and adds it to the chain, durably; the same again is the last entry.
+
+        Raises:
+            Conflict: the chain is broken.
+        """
+        work = asyncio.ensure_future(self._add(request))
+        # Whoever leaves meanwhile: what is durable must also be in memory.
+        return BaselineView.model_validate((await asyncio.shield(work)).dump())
+
+    async def _add(self, request: AuditRequest) -> Baseline:
+        async with self._adding:
+            verdicts = [(one.scorer, one.judge) for one in request.verdicts]
+            runs = request.runs or len(verdicts)
+            if runs < len(verdicts):
+                raise Invalid(f"{len(verdicts)} verdicts are more than the {runs} runs there were.")
+            metrics = await self._pool.run(measure_audit, verdicts, runs, request.seed)
+            found = extend_chain(
+                self._chain,
+                held_out=request.held_out,
+                scorer=request.scorer,
+                judge=request.judge,
+                metrics=metrics,
+            )
+            if not self._chain or found.seq > self._chain[-1].seq:
+                await self._journal.append(found.dump())
+                self._chain.append(found)
+            return found
+
+    def list(self) -> BaselineList:
+        """The chain, and what is wrong with it."""
+        return BaselineList(
+            baselines=[BaselineView.model_validate(one.dump()) for one in self._chain],
+            problems=check_chain(self._chain),
+        )
+
+
+def _export(request: ExportRequest) -> ExportAnswer:
+    runs = [
+        Run(
+            one.id,
+            one.prompt,
+            one.answer,
+            None if one.score is None else load_score(one.score),
+            one.system,
+            one.model,
+            None if one.parents is None else tuple(one.parents),
+        )
+        for one in request.runs
+    ]
+    done = export_runs(
+        runs,
+        [Pair(one.id, one.prompt, one.answer) for one in request.held_out],
+        policy=request.policy,
+        parents=request.parents,
+        similar=request.similar,
+        config=request.config,
+        coverage_floor=request.coverage_floor,
+    )
+    manifest: dict[str, Any] = dict(done.manifest)
+    return ExportAnswer(
+        run_hash=done.run_hash,
+        files={name: data.decode() for name, data in done.files.items()},
+        manifest=manifest,
+        withheld=[
+            Withheld(
+                row=one.row,
+                decision=one.decision,
+                hits=[
+                    FirewallHit(
+                        test=hit.test,
+                        where=hit.where,
+                        held_out=hit.held_out,
+                        value=hit.value,
+                        decision=hit.decision,
+                    )
+                    for hit in one.hits
+                ],
+            )
+            for one in done.clearances
+            if one.decision != "clear"
+        ],
+    )
