@@ -65,7 +65,7 @@ class DriftRequest(Request):
     reference: list[DriftRow] = Field(max_length=200_000)
     current: list[DriftRow] = Field(max_length=200_000)
     kinds: dict[str, Kind] = Field(min_length=1, max_length=100)
-    alpha: FiniteFloat = Field(default=0.05, gt=0, lt=0.5)
+    alpha: FiniteFloat = Field(default=0.05, ge=1e-6, lt=0.5)
     correction: Literal["holm", "bh", "none"] = "holm"
     min_sessions: int = Field(default=30, ge=10, le=100_000)
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
@@ -136,7 +136,7 @@ class ScorerDriftRequest(Request):
     live_before: list[LiveVerdict] = Field(default=[], max_length=200_000)
     live_now: list[LiveVerdict] = Field(default=[], max_length=200_000)
     deterministic: bool = False
-    alpha: FiniteFloat = Field(default=0.05, gt=0, lt=0.5)
+    alpha: FiniteFloat = Field(default=0.05, ge=1e-6, lt=0.5)
     min_anchors: int = Field(default=30, ge=10, le=100_000)
     min_sessions: int = Field(default=30, ge=10, le=100_000)
     seed: int = Field(default=0, ge=0, le=2**63 - 1)

@@ -21,7 +21,7 @@ class RefinePolicy(Request):
     measure; what is slower than `latency_ms` at p95 is not promoted.
     """
 
-    alpha: float = Field(default=0.05, gt=0, lt=0.5)
+    alpha: float = Field(default=0.05, ge=1e-6, lt=0.5)
     watch_length: float = Field(default=2000.0, ge=100)
     minimum: int = Field(default=30, ge=5, le=10_000)
     held_out: float = Field(default=0.2, ge=0, le=0.9)
