@@ -161,6 +161,17 @@ def test_losses_forgetting_and_placebo_effects_are_caught() -> None:
     assert failing(outcome) == ["placebo list: change"]
 
 
+def test_with_few_topics_only_what_is_forgotten_for_sure_is_missed() -> None:
+    outcome = make_outcome()
+    few = [f"t{n}" for n in range(16)]
+    gained = [Pair(topic, 0.4, 0.8 if topic == "t0" else 0.4) for topic in few]
+    outcome.pairs["paraphrase 1"] = gained
+    outcome.pairs["paraphrase 2"] = [Pair(topic, 0.4, 0.4) for topic in few]
+    assert "learning from 1 to 2" not in failing(outcome)
+    outcome.pairs["paraphrase 1"] = [Pair(topic, 0.4, 0.6) for topic in few]
+    assert "learning from 1 to 2" in failing(outcome)
+
+
 def test_the_page_needs_nothing_else_and_escapes_names() -> None:
     outcomes = [make_outcome(lift=0.1)]
     arms = compare_arms(outcomes)
