@@ -83,6 +83,8 @@ class ChatdSection(DaemonSection):
     models_ttl_s: float = Field(default=60.0, ge=0)
     probe_timeout_s: float = Field(default=3.0, gt=0)
     checkpoint_records: int = Field(default=10_000, ge=10)
+    cache_mb: int = Field(default=0, ge=0)
+    cache_ttl_s: float = Field(default=3600.0, gt=0)
     fallbacks: dict[ModelName, tuple[ModelName, ...]] = {}
     prices: dict[str, ChatPrice] = {
         "ollama/*": ChatPrice(input=0, output=0),

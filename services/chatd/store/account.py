@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from services.chatd.core.chat import Answer, Chat, Event, Usage
 from services.chatd.core.pricing import PriceTable
+from services.chatd.core.remembering import Kept
 from services.chatd.core.routing import Target
 from services.chatd.core.tokens import estimate_usage
 from services.chatd.store.figures import Figures
@@ -49,6 +50,7 @@ class Account:
         self._begun = time.monotonic()
         self._first_s: float | None = None
         self._ended = False
+        self._recalled = False
 
     def aim(self, target: Target) -> None:
         """The next to be tried."""
@@ -59,6 +61,18 @@ class Account:
         self._first_s = time.monotonic() - self._begun
         self._figures.count_first(self.provider, self._first_s)
 
+    def recall(self, kept: Kept) -> None:
+        """The answer is one that was given before: nobody is asked, and it costs nothing."""
+        self.aim(Target(kept.name, kept.provider, kept.model))
+        for event in kept.events:
+            self.add(event)
+        self._recalled = True
+        self.settle()
+
+    def remember(self) -> tuple[str, str, str]:
+        """Who answered, as a kept answer says it."""
+        return self.name, self.provider, self._model
+
     def add(self, event: Event) -> None:
         """More of the answer."""
         self.answer.add(event)
@@ -66,7 +80,7 @@ class Account:
     def settle(self) -> Usage:
         """The usage of the answer so far with its cost, reckoned where nobody counted."""
         told = self.answer.usage or estimate_usage(self._chat, self.answer)
-        cost = self._prices.cost(self.provider, self._model, told)
+        cost = 0.0 if self._recalled else self._prices.cost(self.provider, self._model, told)
         usage = Usage(
             told.input,
             told.output,
@@ -94,7 +108,8 @@ class Account:
         usage = self.settle() if asked or (outcome == "cancelled" and self.attempts) else None
         ms = self.latency_ms()
         cost = usage.cost if usage is not None else None
-        self._figures.count_call(self.provider, outcome, ms / 1000, usage, cost)
+        taken = None if self._recalled else usage
+        self._figures.count_call(self.provider, outcome, ms / 1000, taken, cost)
         entry: dict[str, Any] = {
             "request_id": context.request_id.get(),
             "at": time.time(),
@@ -109,6 +124,11 @@ class Account:
         }
         if self._first_s is not None:
             entry["first_ms"] = round(self._first_s * 1000, 1)
+        if self._recalled:
+            # Its tokens were taken, and written down, when it was first given.
+            entry["recalled"] = True
+            usage = None
+            entry["cost_usd"] = 0.0
         if error:
             entry["error"] = error
         if self.answer.finish is not None:

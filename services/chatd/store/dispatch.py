@@ -14,9 +14,10 @@ from random import random
 from typing import Any, Generic, TypeVar
 
 from services.chatd.core.breaker import Pass
-from services.chatd.core.chat import Chat
+from services.chatd.core.chat import Chat, Event
 from services.chatd.core.faults import Fault, error_of
 from services.chatd.core.pricing import PriceTable
+from services.chatd.core.remembering import Answers, is_whole, key_of
 from services.chatd.core.retry import RetryRule
 from services.chatd.core.routing import Target, resolve
 from services.chatd.core.surfaces.base import Head
@@ -27,6 +28,7 @@ from services.chatd.store.ledger import Ledger
 from services.chatd.store.provider import Provider
 from shared import context
 from shared.errors import LakehouseError, NotFound, RateLimited, Unavailable
+from shared.sections.base import MiB
 from shared.sections.chat import ChatdSection
 
 T = TypeVar("T")
@@ -68,6 +70,7 @@ class Dispatcher:
         self._prices = prices
         self._ledger = ledger
         self._figures = figures
+        self._answers = Answers(section.cache_mb * MiB, section.cache_ttl_s)
 
     def find_targets(self, name: str) -> list[Target]:
         """The chain of a name: what it means, then its fallbacks in order.
@@ -81,21 +84,32 @@ class Dispatcher:
         return [first, *(resolve(other, self.tiers, self.providers) for other in others)]
 
     async def complete(self, chat: Chat, surface: str) -> Reply:
-        """A whole answer.
+        """A whole answer, at temperature 0 maybe one that was given before.
 
         Raises:
             LakehouseError: nobody gave one.
         """
         account = self._open_account(chat, surface, stream=False)
+        key = key_of(chat, surface) if self._answers.enabled else None
+        kept = self._answers.get(key, time.monotonic()) if key else None
+        if kept is not None:
+            account.recall(kept)
+            account.end("ok")
+            self._figures.recalled.inc()
+            return Reply(account.answer, self._make_head(account), account)
+        taken: list[Event] = []
 
         async def attempt(provider: Provider, target: Target, leave: Pass) -> None:
             events, account.dropped = await provider.complete(chat, target.model)
+            taken[:] = events
             for event in events:
                 account.add(event)
             provider.breaker.succeed(leave)
             provider.slots.release()
 
         await self._try_all(chat, account, attempt)
+        if key is not None and is_whole(account.answer):
+            self._answers.put(key, taken, account.remember(), time.monotonic())
         account.end("ok")
         return Reply(account.answer, self._make_head(account), account)
 

@@ -30,6 +30,11 @@ class Figures:
             ("provider", "kind"),
             registry=registry,
         )
+        self.recalled = Counter(
+            "chatd_recalled_total",
+            "Chats answered with what was answered before",
+            registry=registry,
+        )
         self._tokens = Counter(
             "gen_ai_client_token_usage",
             "Tokens",
