@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ from services.chatd.core.chat import (
     Chat,
     Event,
     Finish,
+    Message,
     Reason,
     ReasoningDelta,
     TextDelta,
@@ -194,7 +196,7 @@ class EventLog:
         return self.take()
 
 
-class SseReader:
+class SseReader(ABC):
     """Base of the readers of server-sent events: cuts, decodes, and finds errors."""
 
     def __init__(self, make_id: MakeId, max_bytes: int) -> None:
@@ -227,12 +229,39 @@ class SseReader:
             raise told
         self.on_event(as_object(body))
 
-    def on_done(self) -> None:
+    def on_done(self) -> None:  # noqa: B027 - most wires have nothing left to do then
         """The stream says that it is over."""
 
+    @abstractmethod
     def on_event(self, body: Object) -> None:
         """One event."""
-        raise NotImplementedError
+
+
+def take_turns(
+    messages: Iterable[Message],
+    write: Callable[[Message], list[Object]],
+    *,
+    assistant: str,
+    content: str,
+) -> list[Object]:
+    """Messages with those of one side after another joined, where sides must take turns.
+
+    Args:
+        write: a message as pieces of what is said.
+        assistant: what the wire calls that side; the other is `user`.
+        content: the field that holds the pieces.
+    """
+    turns: list[Object] = []
+    for message in messages:
+        if message.role == "system":
+            continue
+        role = assistant if message.role == "assistant" else "user"
+        pieces = write(message)
+        if turns and turns[-1]["role"] == role:
+            turns[-1][content] += pieces
+        else:
+            turns.append({"role": role, content: pieces})
+    return turns
 
 
 def decode(data: bytes) -> object:

@@ -18,6 +18,7 @@ from services.chatd.core.wires.base import (
     SseReader,
     read_arguments,
     take_sampling,
+    take_turns,
 )
 from shared.errors import NotFound
 
@@ -63,7 +64,10 @@ class GeminiWire:
             settings["responseMimeType"] = "application/json"
             if chat.format.schema is not None:
                 settings["responseJsonSchema"] = chat.format.schema
-        body: Object = {**dialect.send, "contents": _write_turns(chat.messages)}
+        body: Object = {
+            **dialect.send,
+            "contents": take_turns(chat.messages, _write_parts, assistant="model", content="parts"),
+        }
         system = "\n\n".join(m.text for m in chat.messages if m.role == "system")
         if system:
             body["systemInstruction"] = {"parts": [{"text": system}]}
@@ -151,20 +155,6 @@ def _take(log: EventLog, body: Object, number: int) -> None:
         reason = as_text(candidate.get("finishReason"))
         if reason:
             log.ended(_REASONS.get(reason, "content_filter"))
-
-
-def _write_turns(messages: tuple[Message, ...]) -> list[Object]:
-    turns: list[Object] = []
-    for message in messages:
-        if message.role == "system":
-            continue
-        role = "model" if message.role == "assistant" else "user"
-        parts = _write_parts(message)
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["parts"] += parts
-        else:
-            turns.append({"role": role, "parts": parts})
-    return turns
 
 
 def _write_parts(message: Message) -> list[Object]:

@@ -15,6 +15,7 @@ from services.chatd.core.wires.base import (
     SseReader,
     read_arguments,
     take_sampling,
+    take_turns,
 )
 
 VERSION = "2023-06-01"
@@ -52,7 +53,9 @@ class MessagesWire:
             else:
                 dropped = (*dropped, name)
         _write_system(body, chat.messages)
-        body["messages"] = _write_turns(chat.messages)
+        body["messages"] = take_turns(
+            chat.messages, _write_blocks, assistant="assistant", content="content"
+        )
         if chat.tools:
             body["tools"] = [
                 {
@@ -188,21 +191,6 @@ def _write_system(body: Object, messages: tuple[Message, ...]) -> None:
     system = "\n\n".join(m.text for m in messages if m.role == "system")
     if system:
         body["system"] = system
-
-
-def _write_turns(messages: tuple[Message, ...]) -> list[Object]:
-    """Messages with those of one side after another joined: sides must take turns."""
-    turns: list[Object] = []
-    for message in messages:
-        if message.role == "system":
-            continue
-        role = "assistant" if message.role == "assistant" else "user"
-        blocks = _write_blocks(message)
-        if turns and turns[-1]["role"] == role:
-            turns[-1]["content"] += blocks
-        else:
-            turns.append({"role": role, "content": blocks})
-    return turns
 
 
 def _write_blocks(message: Message) -> list[Object]:

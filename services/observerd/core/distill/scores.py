@@ -12,21 +12,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, get_args
 
 from shared.errors import Invalid, PreconditionFailed
+from shared.wire.observerd import ScorerStatus, Verdict
 
-Verdict = Literal["accepted", "partially_accepted", "rejected", "needs_human_review"]
-ScorerStatus = Literal["ok", "error", "timeout", "unparseable", "out_of_range", "partial"]
-VERDICTS: tuple[Verdict, ...] = ("accepted", "partially_accepted", "rejected", "needs_human_review")
-STATUSES: tuple[ScorerStatus, ...] = (
-    "ok",
-    "error",
-    "timeout",
-    "unparseable",
-    "out_of_range",
-    "partial",
-)
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+STATUSES: tuple[ScorerStatus, ...] = get_args(ScorerStatus)
 # Share of runs that must have been scored before a gate may say anything.
 COVERAGE_FLOOR = 0.9
 
