@@ -4,6 +4,7 @@
   gateway's. The peer is DuckDB in this process with as many threads, its rows read to the end
   as Arrow batches: once in batches as queryd makes them, once in those it makes by itself.
 - The same rows as NDJSON, beside DuckDB writing JSON lines of them to memory.
+- The same rows as CSV and as Parquet, beside DuckDB's COPY to a file.
 - 100,000 rows as one JSON body, beside fetchall and json.dumps in this process.
 - `SELECT count(*)` by one client, beside DuckDB in this process, connection included.
 
@@ -39,6 +40,11 @@ THREADS = 2
 ARROW = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"
 JSON = "application/json"
+# By DuckDB's name of the format, with what its COPY is told.
+FILES = {
+    "csv": ("text/csv", "FORMAT csv"),
+    "parquet": ("application/vnd.apache.parquet", "FORMAT parquet, COMPRESSION zstd"),
+}
 # What queryd's workers make of these tables.
 BATCH = {"staff": 6144, "figures": 43008}
 TABLES = {
@@ -150,6 +156,13 @@ def write_body_inside(sql: str) -> int:
         return json.dumps(connection.execute(sql).fetchall(), default=str)[0] == "["
 
 
+def copy_inside(sql: str, path: Path, told: str) -> int:
+    """Rows of a query that DuckDB in this process writes to a file."""
+    with duckdb.connect(config={"threads": THREADS}) as connection:
+        row = connection.execute(f"COPY ({sql}) TO '{path}' ({told})").fetchone()
+        return row[0] if row else -1
+
+
 def count_inside(paths: list[str]) -> int:
     """`count(*)` by a new DuckDB in this process."""
     with duckdb.connect(config={"threads": THREADS}) as connection:
@@ -188,6 +201,7 @@ def measure(fleet: PrivateFleet, rows: int, rounds: int, folder: Path) -> list[d
         kept = samples if number else Samples()  # the first round warms everything up
         measure_arrow(kept, ours, paths, rows)
         measure_text(kept, ours["3214"], paths["staff"], rows)
+        measure_files(kept, ours["3214"], paths["staff"], rows, folder)
     measure_small(samples, ours["3214"], paths["staff"], rows)
     report: list[dict[str, Any]] = []
     for name in TABLES:
@@ -196,6 +210,9 @@ def measure(fleet: PrivateFleet, rows: int, rounds: int, folder: Path) -> list[d
                 asked = target if name == "staff" else ""
                 report.append(samples.row(f"Arrow, {rows:,} rows of {name}", port, peer, asked))
     report.append(samples.row(f"NDJSON, {rows:,} rows of staff", "3214", "DuckDB to_json"))
+    for name in FILES:
+        figure = f"{name}, {rows:,} rows of staff"
+        report.append(samples.row(figure, "3214", "DuckDB COPY"))
     report.append(samples.row("JSON, 100,000 rows of staff", "3214", "fetchall, json.dumps"))
     figure = "count(*), one client, p50"
     report.append(samples.row(figure, "3214", "DuckDB, new connection", "≤ 0.015 s"))
@@ -243,6 +260,19 @@ def measure_text(samples: Samples, server: Server, paths: list[str], rows: int) 
     samples.note(figure, "3214", took)
     took = clock(lambda: write_body_inside(f"FROM {source(paths)} LIMIT {some}"), True)
     samples.note(figure, "fetchall, json.dumps", took)
+
+
+def measure_files(
+    samples: Samples, server: Server, paths: list[str], rows: int, folder: Path
+) -> None:
+    """All rows in the formats that are kept as files."""
+    for name, (accept, told) in FILES.items():
+        figure = f"{name}, {rows:,} rows of staff"
+        took = clock(lambda a=accept: count_bytes(server.sql("FROM staff", a)) > rows, True)
+        samples.note(figure, "3214", took)
+        sql, path = f"SELECT * FROM {source(paths)}", folder / f"copy.{name}"
+        took = clock(lambda s=sql, p=path, t=told: copy_inside(s, p, t), rows)
+        samples.note(figure, "DuckDB COPY", took)
 
 
 def measure_small(samples: Samples, server: Server, paths: list[str], rows: int) -> None:

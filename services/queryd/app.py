@@ -85,7 +85,7 @@ def create_app(
     ) -> Response:
         """Runs one SELECT (or DESCRIBE, SUMMARIZE, EXPLAIN) over the catalogue's datasets.
 
-        The answer is JSON unless Accept asks for an Arrow IPC stream or NDJSON.
+        The answer is JSON unless Accept asks for an Arrow IPC stream, NDJSON, CSV or Parquet.
         """
         form = choose_format(accept)
         refuse_engine(request.engine)
@@ -98,6 +98,7 @@ def create_app(
             ),
             max_rows=choose_max_rows(request.max_rows, form, section.json_rows, section.max_rows),
             as_of=request.as_of,
+            may_cut=request.max_rows is not None and request.max_rows <= section.max_rows,
         )
         return AnswerResponse(await runner.open(query))
 

@@ -14,9 +14,14 @@ TABLES_PATH = "/sql/tables"
 # Answer formats beside JSON.
 ARROW_TYPE = "application/vnd.apache.arrow.stream"
 NDJSON_TYPE = "application/x-ndjson"
+CSV_TYPE = "text/csv"
+PARQUET_TYPE = "application/vnd.apache.parquet"
+# "true" or "false" on a CSV answer whose end was seen before its headers were sent.
+TRUNCATED_HEADER = "x-truncated"
 # The key of NDJSON's last line when rows were left out; its value is true.
 TRUNCATED_KEY = "$truncated"
-# Metadata of the batch without rows that ends an Arrow stream: "true" or "false", and a count.
+# Metadata of the batch without rows that ends an Arrow stream, and of a Parquet file: "true" or
+# "false", and a count.
 ARROW_TRUNCATED = "lakehouse.truncated"
 ARROW_ROW_COUNT = "lakehouse.row_count"
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncGenerator
+from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from shared.clients.queryd import QuerydClient
@@ -17,7 +21,10 @@ from shared.wire.queryd import (
     ARROW_ROW_COUNT,
     ARROW_TRUNCATED,
     ARROW_TYPE,
+    CSV_TYPE,
     NDJSON_TYPE,
+    PARQUET_TYPE,
+    TRUNCATED_HEADER,
     SqlRequest,
 )
 from tests.support.queryd import Service, queryd
@@ -303,6 +310,84 @@ async def test_an_unknown_dataset_is_404_and_told_what_is_near(service: Service)
     assert "GET /sql/tables" in response.json()["error"]["message"]
 
 
+async def test_csv_has_a_header_and_says_that_it_is_whole(service: Service) -> None:
+    sql = "SELECT id, name, rate, hired FROM workers ORDER BY id LIMIT 2"
+    response = await service.sql(sql, accept=CSV_TYPE)
+    assert response.headers["content-type"] == "text/csv; charset=utf-8"
+    assert response.headers[TRUNCATED_HEADER] == "false"
+    assert response.text == (
+        "id,name,rate,hired\n0,Worker 0,15.00,2026-01-01\n1,Worker 1,15.10,2026-01-02\n"
+    )
+    none = await service.sql("SELECT id, rate FROM workers WHERE false", accept=CSV_TYPE)
+    assert none.text == "id,rate\n"
+
+
+async def test_csv_of_many_rows_reads_back_whole(service: Service, tmp_path: Path) -> None:
+    # Longer than what is held back to see its end, so no header tells.
+    response = await service.sql("SELECT a, b, c FROM big ORDER BY a", accept=CSV_TYPE)
+    assert TRUNCATED_HEADER not in response.headers
+    (tmp_path / "big.csv").write_bytes(response.content)
+    read = duckdb.sql(f"SELECT count(*), sum(a), max(c) FROM '{tmp_path}/big.csv'").fetchone()
+    assert read == (100_000, 4_999_950_000, "x99999")
+
+
+async def test_csv_that_was_cut_says_so_when_it_is_short(service: Service) -> None:
+    response = await service.sql("SELECT a FROM big ORDER BY a", accept=CSV_TYPE, max_rows=3)
+    assert response.text == "a\n0\n1\n2\n"
+    assert response.headers[TRUNCATED_HEADER] == "true"
+
+
+async def test_parquet_reads_back_with_its_types(service: Service) -> None:
+    sql = "SELECT id, name, rate, hired, [id, 1] AS l, id AS id FROM workers ORDER BY id"
+    response = await service.sql(sql, accept=PARQUET_TYPE)
+    assert response.headers["content-type"] == PARQUET_TYPE
+    file = pq.ParquetFile(io.BytesIO(response.content))
+    table = file.read()
+    assert table.column_names == ["id", "name", "rate", "hired", "l", "id_1"]
+    assert table.num_rows == 1000
+    assert table.slice(1, 1).to_pylist() == [
+        {
+            "id": 1,
+            "name": "Worker 1",
+            "rate": Decimal("15.10"),
+            "hired": date(2026, 1, 2),
+            "l": [1, 1],
+            "id_1": 1,
+        }
+    ]
+    told = file.metadata.metadata
+    assert told[ARROW_TRUNCATED.encode()] == b"false"
+    assert told[ARROW_ROW_COUNT.encode()] == b"1000"
+
+
+async def test_parquet_comes_in_row_groups_and_says_that_it_was_cut(service: Service) -> None:
+    sql = "SELECT x.a, y.a AS n FROM big AS x, (FROM big LIMIT 3) AS y"
+    response = await service.sql(sql, accept=PARQUET_TYPE, max_rows=250_000)
+    file = pq.ParquetFile(io.BytesIO(response.content))
+    assert file.metadata.num_rows == 250_000
+    assert file.metadata.num_row_groups > 1
+    assert file.metadata.metadata[ARROW_TRUNCATED.encode()] == b"true"
+    none = await service.sql("SELECT id FROM workers WHERE false", accept=PARQUET_TYPE)
+    assert pq.read_table(io.BytesIO(none.content)).num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("INTERVAL 1 DAY", "INTERVAL"),
+        ("[{'a': INTERVAL 1 DAY}]", "INTERVAL"),
+        ("union_value(n := 1)", "UNION"),
+    ],
+)
+async def test_what_parquet_cannot_hold_is_told(service: Service, value: str, told: str) -> None:
+    response = await service.sql(f"SELECT 1 AS a, {value} AS odd", accept=PARQUET_TYPE)
+    assert response.status_code == 422
+    assert told in response.json()["error"]["message"]
+    assert response.json()["error"]["details"] == {"column": "odd"}
+    # The worker is as good as before.
+    assert (await service.sql("SELECT 1")).json()["rows"] == [[1]]
+
+
 async def test_a_query_failing_at_its_data_is_told(service: Service) -> None:
     response = await service.sql("SELECT name::INTEGER FROM workers")
     assert response.status_code == 400
@@ -312,7 +397,7 @@ async def test_a_query_failing_at_its_data_is_told(service: Service) -> None:
 async def test_formats_of_later_steps_and_other_engines_are_refused_clearly(
     service: Service,
 ) -> None:
-    response = await service.sql("SELECT 1", accept="text/csv")
+    response = await service.sql("SELECT 1", accept="application/xml")
     assert response.status_code == 406
     assert ARROW_TYPE in response.json()["error"]["message"]
     response = await service.sql("SELECT 1", engine="spark")

@@ -20,6 +20,8 @@ from tests.support.apps import make_config, running
 
 ARROW = "application/vnd.apache.arrow.stream"
 NDJSON = "application/x-ndjson"
+CSV = "text/csv"
+PARQUET = "application/vnd.apache.parquet"
 
 
 class FakeCatalogue:

@@ -31,7 +31,7 @@ from shared.errors import (
     Unavailable,
     Unprocessable,
 )
-from shared.wire.queryd import ARROW_TYPE, NDJSON_TYPE
+from shared.wire.queryd import ARROW_TYPE, NDJSON_TYPE, PARQUET_TYPE
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
@@ -52,6 +52,10 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
         (f"application/json;q=0.4, {NDJSON_TYPE};q=0.6", Format.NDJSON),
         (f"*/*;q=0.1, {ARROW_TYPE}", Format.ARROW),
         ("application/json;q=0, */*", Format.ARROW),
+        ("text/csv", Format.CSV),
+        ("text/*", Format.CSV),
+        ("text/csv; header=present, application/json;q=0.9", Format.CSV),
+        (PARQUET_TYPE, Format.PARQUET),
     ],
 )
 def test_the_accept_header_decides_the_format(accept: str | None, form: Format) -> None:
@@ -60,7 +64,7 @@ def test_the_accept_header_decides_the_format(accept: str | None, form: Format) 
 
 @pytest.mark.parametrize(
     "accept",
-    ["text/csv", "application/vnd.apache.parquet", "application/json;q=0", "*/*;q=x", "text/*"],
+    ["text/html", "application/xml", "application/json;q=0", "*/*;q=x", "image/*"],
 )
 def test_a_format_nobody_makes_is_not_acceptable(accept: str) -> None:
     with pytest.raises(NotAcceptable) as caught:

@@ -13,6 +13,13 @@ class Format(Enum):
     JSON = "application/json"
     ARROW = "application/vnd.apache.arrow.stream"
     NDJSON = "application/x-ndjson"
+    CSV = "text/csv"
+    PARQUET = "application/vnd.apache.parquet"
+
+    @property
+    def tells_cuts_in_band(self) -> bool:
+        """Whether the body itself says, at its end, that rows were left out."""
+        return self is not Format.CSV
 
 
 def choose_format(accept: str | None) -> Format:

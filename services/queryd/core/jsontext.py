@@ -26,16 +26,17 @@ class SqlType:
     members: tuple[tuple[str, SqlType], ...] = ()
 
 
-_NUMBERS = frozenset(
+# Kinds of types that are written alike, by DuckDB's ids in lower case.
+NUMBERS = frozenset(
     """
     boolean tinyint smallint integer bigint hugeint utinyint usmallint uinteger ubigint uhugeint
     decimal bignum
     """.split()
 )
 # Their text holds nothing that JSON would escape.
-_BARE = frozenset("date time time_ns uuid interval bit".split())
-_TIMESTAMPS = frozenset(("timestamp", "timestamp_s", "timestamp_ms"))
-_FLOATS = frozenset(("float", "double"))
+BARE = frozenset("date time time_ns uuid interval bit".split())
+TIMESTAMPS = frozenset(("timestamp", "timestamp_s", "timestamp_ms"))
+FLOATS = frozenset(("float", "double"))
 # Leaves that to_json writes the same way, so that lists of them need no lambda.
 _SAME = frozenset(
     """
@@ -86,17 +87,17 @@ def write_value(kind: SqlType, x: str, depth: int = 0) -> str:
     """
     if kind.name == "JSON":
         return _write_json(x)
-    if kind.id in _NUMBERS:
+    if kind.id in NUMBERS:
         return f"coalesce({x}::VARCHAR, 'null')"
-    if kind.id in _FLOATS:
+    if kind.id in FLOATS:
         return (
             f"CASE WHEN {x} IS NULL THEN 'null' WHEN isfinite({x}) THEN {x}::VARCHAR "
             f"WHEN isnan({x}) THEN '\"NaN\"' WHEN {x} > 0 THEN '\"Infinity\"' "
             "ELSE '\"-Infinity\"' END"
         )
-    if kind.id in _BARE or kind.id == "time with time zone":
+    if kind.id in BARE or kind.id == "time with time zone":
         return f"coalesce('\"' || {x}::VARCHAR || '\"', 'null')"
-    if kind.id in _TIMESTAMPS:
+    if kind.id in TIMESTAMPS:
         return _write_timestamp(x, x, "")
     if kind.id == "timestamp with time zone":
         # The same microseconds without a zone: in UTC, and for the far ends of time too.

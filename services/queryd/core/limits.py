@@ -61,6 +61,15 @@ def over_edge(memory_mb: int) -> Unprocessable:
     )
 
 
+def over_rows(max_rows: int) -> Unprocessable:
+    """The error for an answer cut by the server in a format that cannot say so."""
+    return Unprocessable(
+        f"The answer has more than the {max_rows} rows that the server gives. Ask for fewer with "
+        "max_rows, or for Arrow, NDJSON or Parquet, which say that rows were left out.",
+        details={"max_rows": max_rows},
+    )
+
+
 def refuse_engine(engine: str) -> None:
     """Lets the embedded engine pass.
 

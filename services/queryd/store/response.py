@@ -6,6 +6,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from services.queryd.store.runner import Answer
+from shared.wire.queryd import TRUNCATED_HEADER
 
 
 class AnswerResponse(Response):
@@ -18,6 +19,8 @@ class AnswerResponse(Response):
     def __init__(self, answer: Answer) -> None:
         super().__init__(media_type=answer.query.form.value)
         del self.headers["content-length"]
+        if answer.truncated is not None:
+            self.headers[TRUNCATED_HEADER] = "true" if answer.truncated else "false"
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -36,6 +36,8 @@ class Query:
     timeout_s: float
     max_rows: int
     as_of: str | None = None
+    # Whether the caller asked for no more than `max_rows`, so that cutting there is no loss.
+    may_cut: bool = True
 
 
 class Runner:
@@ -81,6 +83,8 @@ class Answer:
 
     def __init__(self, runner: Runner, query: Query) -> None:
         self.query = query
+        # Whether rows are left out, where the body cannot tell and it was known in time.
+        self.truncated: bool | None = None
         self._runner = runner
         self._loop = asyncio.get_running_loop()
         self._begun = time.perf_counter()
@@ -121,10 +125,11 @@ class Answer:
             {
                 "format": query.form.value,
                 "max_rows": query.max_rows,
+                "may_cut": query.may_cut,
                 "tables": [asdict(table) for table in tables],
             },
         )
-        await self._expect(Kind.HEAD)
+        self.truncated = (await self._expect(Kind.HEAD))["truncated"]
 
     async def copy_to(self, write: Callable[[bytes], Awaitable[None]]) -> None:
         """Passes the answer's bytes on as they come, and closes.

@@ -1,7 +1,7 @@
-"""Answers as they are written: Arrow IPC, one JSON body, or JSON lines.
+"""Answers as they are written: Arrow IPC, one JSON body, JSON lines or CSV.
 
-All three read the query's own stream of Arrow batches, so the query runs once, in order, and
-no more than a few batches are held. JSON text is written by a second database of the worker
+All read the query's own stream of Arrow batches, so the query runs once, in order, and
+no more than a few batches are held. Text is written by a second database of the worker
 (`Scribe`) that sees nothing but these batches.
 """
 
@@ -16,11 +16,17 @@ import orjson
 import pyarrow as pa
 
 from services.queryd.core.accept import Format
+from services.queryd.core.csvtext import write_header, write_row_csv
 from services.queryd.core.jsontext import SqlType, write_row_array, write_row_object
 from services.queryd.core.pace import LEAST_AHEAD_BYTES
 
 Part = memoryview | bytes
 Send = Callable[[Sequence[Part]], None]
+Begun = Callable[[bool | None], None]
+
+# Bytes of a CSV answer that are held until its end is seen, so that its headers can tell
+# whether rows were left out; a longer one is sent without that.
+_HELD_BYTES = 1 << 20
 
 ARROW_END = b"lakehouse.truncated"
 ARROW_ROWS = b"lakehouse.row_count"
@@ -32,8 +38,12 @@ class Result(Protocol):
     rows: int
     truncated: bool
 
-    def run(self, send: Send, begun: Callable[[], None]) -> None:
-        """Writes the answer; calls `begun` when the first rows are there."""
+    def run(self, send: Send, begun: Begun) -> None:
+        """Writes the answer; calls `begun` when the first rows are there.
+
+        `begun` is told whether rows will be left out, or None where the body itself tells, or
+        where that is not known yet.
+        """
         ...
 
 
@@ -50,17 +60,18 @@ def cut_batches(
         yield batch, False
 
 
-class _Sink:
-    """A file to pyarrow's writer: keeps the buffers it is given, without a copy."""
+class Sink:
+    """A file to pyarrow's writers: keeps the buffers it is given, or copies of them."""
 
     closed = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, copies: bool = False) -> None:
         self.parts: list[Part] = []
+        self._copies = copies
 
     def write(self, data: Any) -> int:
         view = memoryview(data)
-        self.parts.append(view)
+        self.parts.append(bytes(view) if self._copies else view)
         return view.nbytes
 
     def take(self) -> list[Part]:
@@ -90,11 +101,11 @@ class ArrowResult:
         self.rows = 0
         self.truncated = False
 
-    def run(self, send: Send, begun: Callable[[], None]) -> None:
+    def run(self, send: Send, begun: Begun) -> None:
         batches = cut_batches(iter(self._reader), self._max_rows)
         first = next(batches, None)
-        begun()
-        sink, schema = _Sink(), self._reader.schema
+        begun(None)
+        sink, schema = Sink(), self._reader.schema
         writer = pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema)
         while first is not None:
             batch, self.truncated = first
@@ -167,10 +178,10 @@ class JsonResult:
         self.rows = 0
         self.truncated = False
 
-    def run(self, send: Send, begun: Callable[[], None]) -> None:
+    def run(self, send: Send, begun: Begun) -> None:
         batches = cut_batches(self._batches, self._max_rows)
         first = next(batches, None)
-        begun()
+        begun(None)
         head = b'{"columns":' + orjson.dumps(self._columns) + b',"rows":['
         parts: list[Part] = [head]
         while first is not None:
@@ -199,10 +210,10 @@ class NdjsonResult:
         self.rows = 0
         self.truncated = False
 
-    def run(self, send: Send, begun: Callable[[], None]) -> None:
+    def run(self, send: Send, begun: Begun) -> None:
         batches = cut_batches(self._batches, self._max_rows)
         first = next(batches, None)
-        begun()
+        begun(None)
         while first is not None:
             batch, self.truncated = first
             self.rows += batch.num_rows
@@ -211,6 +222,43 @@ class NdjsonResult:
         if self.truncated:
             told = {"$truncated": True, "$row_count": self.rows}
             send([orjson.dumps(told) + b"\n"])
+
+
+class CsvResult:
+    """Lines of CSV under a header line.
+
+    The format has no place to tell that rows were left out. An answer of up to a MiB is held
+    until that is known, for the headers; a longer one is told about by how it ends.
+    """
+
+    def __init__(
+        self, batches: Iterator[pa.RecordBatch], names: Sequence[str], max_rows: int
+    ) -> None:
+        self._batches = batches
+        self._head = write_header(names)
+        self._max_rows = max_rows
+        self.rows = 0
+        self.truncated = False
+
+    def run(self, send: Send, begun: Begun) -> None:
+        held: list[Part] | None = [self._head]
+        size = 0
+        for batch, last in cut_batches(self._batches, self._max_rows):
+            self.truncated = last
+            text = take_text(batch)
+            self.rows += batch.num_rows
+            if held is None:
+                send([text])
+                continue
+            held.append(text)
+            size += text.nbytes
+            if size > _HELD_BYTES and not self.truncated:
+                begun(None)
+                send(held)
+                held = None
+        if held is not None:
+            begun(self.truncated)
+            send(held)
 
 
 def take_text(batch: pa.RecordBatch) -> memoryview:
@@ -236,7 +284,14 @@ def make_result(
     """What writes the answer in a format; `batch_rows` are written at a time."""
     if form is Format.ARROW:
         return ArrowResult(reader, max_rows)
+    if form is Format.PARQUET:
+        from services.queryd.worker.parquet import ParquetResult
+
+        return ParquetResult(reader, max_rows)
     names, types = [name for name, _ in columns], [kind for _, kind in columns]
+    if form is Format.CSV:
+        lines = scribe.write(reader, write_row_csv(types), len(columns), batch_rows)
+        return CsvResult(lines, names, max_rows)
     if form is Format.NDJSON:
         lines = scribe.write(reader, write_row_object(names, types), len(columns), batch_rows)
         return NdjsonResult(lines, max_rows)
