@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import orjson
 from fastapi import FastAPI, Header, Response
+from fastapi import Request as HttpRequest
 
 from services.queryd.core.accept import Format, choose_format
+from services.queryd.core.fairness import name_caller
 from services.queryd.core.limits import choose_max_rows, choose_timeout, refuse_engine
 from services.queryd.core.views import quote_name
 from services.queryd.store.catalogue import Catalogue, describe_table, list_tables
@@ -28,6 +30,7 @@ from shared.wire.queryd import SqlRequest, SqlResult, TableInfo, TableList
 _SAMPLE_ROWS = 5
 _SAMPLE_S = 10.0
 
+_CALLER = "A name by which a program gets its own fair share of the workers."
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The rows, in the format that Accept asks for.",
@@ -81,7 +84,10 @@ def create_app(
 
     @app.post("/sql", tags=["sql"], response_class=Response, responses=_ANSWERS)
     async def run_sql(
-        request: SqlRequest, accept: Annotated[str | None, Header()] = None
+        request: SqlRequest,
+        http: HttpRequest,
+        accept: Annotated[str | None, Header()] = None,
+        x_caller: Annotated[str | None, Header(description=_CALLER)] = None,
     ) -> Response:
         """Runs one SELECT (or DESCRIBE, SUMMARIZE, EXPLAIN) over the catalogue's datasets.
 
@@ -98,6 +104,11 @@ def create_app(
             ),
             max_rows=choose_max_rows(request.max_rows, form, section.json_rows, section.max_rows),
             as_of=request.as_of,
+            caller=name_caller(
+                x_caller,
+                http.headers.get("x-forwarded-for"),
+                http.client.host if http.client else None,
+            ),
             may_cut=request.max_rows is not None and request.max_rows <= section.max_rows,
         )
         return AnswerResponse(await runner.open(query))

@@ -228,6 +228,32 @@ async def test_queries_wait_their_turn_and_the_queue_has_an_end(tmp_path: Path) 
         assert await figure(service, "lakehouse_queryd_queue") == 0
 
 
+async def test_a_caller_with_one_query_passes_anothers_many(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=1, queue_length=4) as service:
+        await warm(service)
+        order: list[str] = []
+
+        async def ask(caller: str, sql: str = "SELECT 1", **body: Any) -> int:
+            response = await service.sql(sql, headers={"x-caller": caller}, **body)
+            order.append(f"{caller} {response.status_code}")
+            return response.status_code
+
+        running = asyncio.create_task(ask("many", ENDLESS, timeout_s=1))
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
+        many = [asyncio.create_task(ask("many")) for _ in range(4)]
+        await until_figure(service, "lakehouse_queryd_queue", 4)
+        # No place is left: one of the many makes room, and is told.
+        one = asyncio.create_task(ask("one"))
+        done, _ = await asyncio.wait(many, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.result() for task in done] == [429]
+        assert await ask("many") == 429  # who crowds the queue does not crowd out others
+        assert await one == 200
+        await asyncio.gather(running, *many)
+        assert order[:3] == ["many 429", "many 429", "many 504"]
+        assert order[3] == "one 200"
+        assert order[4:] == ["many 200"] * 3
+
+
 async def until_figure(service: Service, name: str, value: float) -> None:
     deadline = time.monotonic() + 10
     while await figure(service, name) != value:

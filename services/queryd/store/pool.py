@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from services.queryd.core.fairness import FairQueue, Turn
 from services.queryd.core.frames import Kind
 from services.queryd.store.allocator import keep_large_blocks
 from services.queryd.store.figures import Figures
@@ -52,7 +53,9 @@ class WorkerPool:
         self._figures = figures
         self._numbers = itertools.count(1)
         self._idle: deque[WorkerProcess] = deque()
-        self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
+        # Whose query each busy worker has, and since when by the loop's clock.
+        self._turns: dict[WorkerProcess, tuple[Turn, float]] = {}
         self._live: set[WorkerProcess] = set()
         self._fresh: set[WorkerProcess] = set()
         self._disk = BlockingPool("queryd-disk", 1, 10_000)
@@ -77,7 +80,7 @@ class WorkerPool:
     async def close(self) -> None:
         """Kills all workers and waits for their end."""
         self._closing = True
-        for turn in self._waiting:
+        for turn in self._waiting.items():
             if not turn.done():
                 turn.set_exception(Unavailable("queryd is shutting down."))
         for worker in list(self._live):
@@ -98,37 +101,46 @@ class WorkerPool:
             return f"no worker starts ({self._complaint})"
         return "no worker is warm yet"
 
-    async def acquire(self) -> WorkerProcess:
+    async def acquire(self, caller: str = "") -> WorkerProcess:
         """A warm worker, the caller's until `release`.
 
+        Where all are busy, the next free one goes to whose queries have had the least of their
+        time; see `core.fairness`.
+
+        Args:
+            caller: whose query it is.
+
         Raises:
-            RateLimited: all are busy and the queue is full.
+            RateLimited: all are busy and the queue is full, or became so by callers who have
+                fewer queries in it.
         """
         while self._idle:
             worker = self._idle.popleft()
             if worker.is_running():
                 worker.hold()
+                self._begin(worker, self._waiting.start(caller))
                 self._count()
                 return worker
         if len(self._waiting) >= self._section.queue_length:
-            raise RateLimited(
-                f"All {self._section.workers} query workers are busy and "
-                f"{self._section.queue_length} queries are waiting. Try again shortly.",
-                headers={"Retry-After": "1"},
-            )
+            refused = self._waiting.crowd_out(caller)
+            if refused is None:
+                raise self._refuse()
+            if not refused.done():
+                refused.set_exception(self._refuse())
         turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.push(caller, turn)
         self._count()
         try:
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
-                turn.result().let_go()
-                self._offer(turn.result())  # it came in the same moment; pass it on
+                worker = turn.result()
+                self._end(worker)
+                worker.let_go()
+                self._offer(worker)  # it came in the same moment; pass it on
             raise
         finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(turn)
+            self._waiting.drop(caller, turn)
             self._count()
 
     def release(self, worker: WorkerProcess, *, finished: bool) -> None:
@@ -138,6 +150,7 @@ class WorkerPool:
             finished: its query has ended in END or ERROR. A worker in the middle of one is
                 killed: no engine can be trusted to stop at once.
         """
+        self._end(worker)
         # The caller's hold goes over to what is begun here.
         if finished:
             self._keep(self._await_ready(worker, _RENEW_S))
@@ -197,14 +210,30 @@ class WorkerPool:
         """Hands a warm worker to who waits longest, or sets it aside."""
         if not worker.alive:
             return
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
+        while (found := self._waiting.pop()) is not None:
+            turn, waiting = found
+            if not waiting.done():
                 worker.hold()
-                turn.set_result(worker)
+                self._begin(worker, turn)
+                waiting.set_result(worker)
                 return
+            self._waiting.finish(turn, 0.0)
         self._idle.append(worker)
         self._count()
+
+    def _begin(self, worker: WorkerProcess, turn: Turn) -> None:
+        self._turns[worker] = turn, asyncio.get_running_loop().time()
+
+    def _end(self, worker: WorkerProcess) -> None:
+        turn, since = self._turns.pop(worker)
+        self._waiting.finish(turn, asyncio.get_running_loop().time() - since)
+
+    def _refuse(self) -> RateLimited:
+        return RateLimited(
+            f"All {self._section.workers} query workers are busy and "
+            f"{self._section.queue_length} queries are waiting. Try again shortly.",
+            headers={"Retry-After": "1"},
+        )
 
     def _note_exit(self, worker: WorkerProcess) -> None:
         self._live.discard(worker)

@@ -38,6 +38,8 @@ class Query:
     as_of: str | None = None
     # Whether the caller asked for no more than `max_rows`, so that cutting there is no loss.
     may_cut: bool = True
+    # Whose it is, for a fair share of the workers.
+    caller: str = ""
 
 
 class Runner:
@@ -114,7 +116,7 @@ class Answer:
 
     async def _start(self) -> None:
         query = self.query
-        worker = self._worker = await self._runner.pool.acquire()
+        worker = self._worker = await self._runner.pool.acquire(query.caller)
         # Set on the worker, not on this task: it is to die even when nobody waits.
         self._alarm = self._loop.call_at(self._until, worker.kill, _KILLED)
         await worker.send(Kind.OPEN, {"sql": query.sql, "params": query.params})
