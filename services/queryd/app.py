@@ -6,19 +6,18 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-import orjson
-from fastapi import FastAPI, Header, Response
-from fastapi import Request as HttpRequest
+from fastapi import Depends, FastAPI, Header, Query, Request, Response
 
 from services.queryd.core.accept import Format, choose_format
 from services.queryd.core.fairness import name_caller
 from services.queryd.core.limits import choose_max_rows, choose_timeout, refuse_engine
-from services.queryd.core.views import quote_name
-from services.queryd.store.catalogue import Catalogue, describe_table, list_tables
+from services.queryd.store.catalogue import Catalogue, list_tables
+from services.queryd.store.describe import Describer
 from services.queryd.store.figures import Figures
 from services.queryd.store.pool import WorkerPool
 from services.queryd.store.response import AnswerResponse
-from services.queryd.store.runner import Query, Runner
+from services.queryd.store.runner import Query as SqlQuery
+from services.queryd.store.runner import Runner
 from shared import context
 from shared.clients.catalogd import CatalogdClient
 from shared.config import Config
@@ -26,11 +25,8 @@ from shared.lockfile import DirectoryLock
 from shared.runtime import Transports, create_base
 from shared.wire.queryd import SqlRequest, SqlResult, TableInfo, TableList
 
-# Rows of a table that its description shows, and the seconds they may take.
-_SAMPLE_ROWS = 5
-_SAMPLE_S = 10.0
-
 _CALLER = "A name by which a program gets its own fair share of the workers."
+_STATISTICS = "Whether to make statistics; unasked they are made of small tables."
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The rows, in the format that Accept asks for.",
@@ -38,6 +34,15 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "content": {form.value: {} for form in Format if form is not Format.JSON},
     }
 }
+
+
+def read_caller(
+    request: Request,
+    x_caller: Annotated[str | None, Header(description=_CALLER)] = None,
+) -> str:
+    """Whose a request is, for a fair share of the workers."""
+    address = request.client.host if request.client else None
+    return name_caller(x_caller, request.headers.get("x-forwarded-for"), address)
 
 
 def create_app(
@@ -81,13 +86,13 @@ def create_app(
     pool = WorkerPool(section, folder / "tmp", readable, figures)
     asked: Catalogue = catalogue or CatalogdClient(config, transports)
     runner = Runner(section, pool, asked, figures)
+    describer = Describer(runner, asked)
 
     @app.post("/sql", tags=["sql"], response_class=Response, responses=_ANSWERS)
     async def run_sql(
         request: SqlRequest,
-        http: HttpRequest,
+        caller: Annotated[str, Depends(read_caller)],
         accept: Annotated[str | None, Header()] = None,
-        x_caller: Annotated[str | None, Header(description=_CALLER)] = None,
     ) -> Response:
         """Runs one SELECT (or DESCRIBE, SUMMARIZE, EXPLAIN) over the catalogue's datasets.
 
@@ -95,7 +100,7 @@ def create_app(
         """
         form = choose_format(accept)
         refuse_engine(request.engine)
-        query = Query(
+        query = SqlQuery(
             sql=request.sql,
             params=request.params,
             form=form,
@@ -104,11 +109,7 @@ def create_app(
             ),
             max_rows=choose_max_rows(request.max_rows, form, section.json_rows, section.max_rows),
             as_of=request.as_of,
-            caller=name_caller(
-                x_caller,
-                http.headers.get("x-forwarded-for"),
-                http.client.host if http.client else None,
-            ),
+            caller=caller,
             may_cut=request.max_rows is not None and request.max_rows <= section.max_rows,
         )
         return AnswerResponse(await runner.open(query))
@@ -119,27 +120,12 @@ def create_app(
         return TableList(tables=await list_tables(asked))
 
     @app.get("/sql/tables/{name}", tags=["sql"])
-    async def get_table(name: str) -> TableInfo:
-        """One table: its columns, how many rows it has, and the first few of them."""
-        dataset = await describe_table(asked, name)
-        query = Query(
-            sql=f"SELECT * FROM {quote_name(dataset.name)}",
-            params=[],
-            form=Format.JSON,
-            timeout_s=choose_timeout(_SAMPLE_S, context.remaining_s(), section.query_timeout_s),
-            max_rows=_SAMPLE_ROWS,
-            as_of=dataset.snapshot_id or None,
-        )
-        sample = orjson.loads(await runner.read_all(query))
-        return TableInfo(
-            name=dataset.name,
-            columns=dataset.columns,
-            rows=dataset.rows,
-            sample=sample["rows"],
-            snapshot_id=dataset.snapshot_id,
-            bytes=dataset.bytes,
-            files=dataset.files,
-            updated_at=dataset.updated_at,
-        )
+    async def get_table(
+        name: str,
+        caller: Annotated[str, Depends(read_caller)],
+        statistics: Annotated[bool | None, Query(description=_STATISTICS)] = None,
+    ) -> TableInfo:
+        """One table: its columns, how many rows it has, the first few of them, statistics."""
+        return await describer.describe(name, statistics, caller)
 
     return app

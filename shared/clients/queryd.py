@@ -80,13 +80,18 @@ class QuerydClient(ServiceClient):
         response = await self.request("GET", TABLES_PATH)
         return TableList.model_validate_json(response.content).tables
 
-    async def get_table(self, name: str) -> TableInfo:
-        """One table: columns, row count, the first few rows.
+    async def get_table(self, name: str, *, statistics: bool | None = None) -> TableInfo:
+        """One table: columns, row count, the first few rows, statistics of its columns.
+
+        Args:
+            statistics: whether to make them; None leaves it to the table's size.
 
         Raises:
             NotFound: there is no such table.
         """
-        response = await self.request("GET", f"{TABLES_PATH}/{quote(name, safe='')}")
+        asked = {} if statistics is None else {"statistics": str(statistics).lower()}
+        path = f"{TABLES_PATH}/{quote(name, safe='')}"
+        response = await self.request("GET", path, params=asked)
         return TableInfo.model_validate_json(response.content)
 
     async def _read_pieces(self, response: httpx.Response) -> AsyncGenerator[bytes]:

@@ -54,8 +54,25 @@ class SqlResult(Response):
     elapsed_ms: float
 
 
+class ColumnStatistics(Response):
+    """One column: its NULLs, about how many different values, least, greatest and mean.
+
+    Values look as in `SqlResult`, texts cut to 100 characters; None where a type has no such
+    figure.
+    """
+
+    name: str
+    nulls: int
+    distinct: int | None = None
+    min: Any = None
+    max: Any = None
+    mean: float | None = None
+
+
 class TableInfo(Response):
     """One table as SQL sees it, with the first few rows of it.
+
+    `statistics` is of the first 200 columns, and None where they were not made.
 
     `rows`, `bytes` and `files` are of the snapshot `snapshot_id`; `updated_at` is RFC 3339
     in UTC. The values of `sample` look as in `SqlResult`.
@@ -65,6 +82,7 @@ class TableInfo(Response):
     columns: list[Column]
     rows: int
     sample: list[list[Any]] = []
+    statistics: list[ColumnStatistics] | None = None
     snapshot_id: str = ""
     bytes: int = 0
     files: int = 0

@@ -228,7 +228,7 @@ def fill(attack: str, service: Service) -> str:
 
 def test_there_are_enough_of_them() -> None:
     assert len(set(ATTACKS)) == len(ATTACKS)
-    assert len(ATTACKS) >= 60
+    assert len(ATTACKS) >= 120
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

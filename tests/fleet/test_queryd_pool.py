@@ -25,6 +25,7 @@ from services.queryd.app import create_app
 from services.queryd.core.frames import Kind
 from services.queryd.store.figures import Figures
 from services.queryd.store.pool import WorkerPool
+from services.queryd.store.priority import can_speed_up
 from services.queryd.worker.channel import Channel, Hangup
 from services.queryd.worker.sandbox import MemoryGauge
 from services.queryd.worker.session import Session
@@ -254,6 +255,54 @@ async def test_a_caller_with_one_query_passes_anothers_many(tmp_path: Path) -> N
         assert order[4:] == ["many 200"] * 3
 
 
+def nice_of(pid: int) -> set[int]:
+    """The priorities of all threads of a process."""
+    return {
+        os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir(f"/proc/{pid}/task")
+    }
+
+
+SUM = "SELECT sum(hash(i)) FROM range({rows}) AS t(i)"
+
+
+@pytest.mark.skipif(not can_speed_up(), reason="giving priority back needs root or LimitNICE")
+async def test_a_long_query_goes_behind_neighbours_and_alone_at_full_speed(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=2) as service:
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        task = asyncio.create_task(service.sql(ENDLESS, timeout_s=8))
+        await asyncio.sleep(0.4)
+        assert [nice_of(pid) for pid in workers()] == [{0}, {0}]
+
+        async def slowed() -> bool:
+            assert (await service.sql("SELECT 1")).status_code == 200
+            return sorted(map(max, map(nice_of, workers()))) == [0, 10]
+
+        deadline = time.monotonic() + 3
+        while not await slowed():
+            assert time.monotonic() < deadline
+        # Nobody comes any more.
+        await until(lambda: [nice_of(pid) for pid in workers()] == [{0}, {0}], 4.0)
+        assert not task.done()
+        task.cancel()
+
+
+async def test_a_worker_that_cannot_be_given_its_priority_back_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.queryd.store.pool.speed_up", lambda pid: False)
+    monkeypatch.setattr("services.queryd.store.pool.can_speed_up", lambda: False)
+    monkeypatch.setattr("services.queryd.store.pool._LONG_PATIENCE_S", 0.1)
+    async with queryd(tmp_path, workers=2) as service:
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        before = set(workers())
+        task = asyncio.create_task(service.sql(SUM.format(rows=300_000_000)))
+        while not task.done():
+            assert (await service.sql("SELECT 1")).status_code == 200
+        assert (await task).status_code == 200
+        await until(lambda: len(set(workers()) - before) == 1, 5.0)
+        assert (await service.sql("SELECT 1")).status_code == 200
+
+
 async def until_figure(service: Service, name: str, value: float) -> None:
     deadline = time.monotonic() + 10
     while await figure(service, name) != value:
@@ -364,7 +413,9 @@ async def test_a_query_spills_to_its_own_folder(tmp_path: Path) -> None:
         running = asyncio.create_task(service.sql(SORT.format(rows=1_600_000)))
         await until(lambda: running.done() or scratch_bytes(folder) > 1 << 20, 30)
         assert scratch_bytes(folder) > 0
-        assert (await running).json()["rows"] == [[1_600_000]]
+        response = await running
+        assert response.status_code == 200, response.text
+        assert response.json()["rows"] == [[1_600_000]]
         await service.rows("SELECT 1")
         await until(lambda: scratch_bytes(folder) == 0)
 

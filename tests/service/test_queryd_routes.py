@@ -559,6 +559,53 @@ async def test_tables_are_listed_and_described(service: Service) -> None:
     assert response.json()["error"]["details"]["did_you_mean"] == ["workers"]
 
 
+async def test_statistics_are_exact_and_of_every_kind_of_column(service: Service) -> None:
+    service.catalogue.add(
+        "mixed",
+        """SELECT CASE WHEN i % 4 > 0 THEN i END AS n, repeat('x', 150) || i % 7 AS t,
+        DATE '2026-01-01' + i::INTEGER AS d, 'nan'::DOUBLE AS f, [i] AS l, i > 5 AS b,
+        TIMESTAMPTZ '2026-01-01 00:00:00+00' AS z, 9007199254740993 + i AS w, '\\xFF'::BLOB AS o
+        FROM range(100) AS t(i)""",
+    )
+    body = (await service.client.get("/sql/tables/mixed")).json()
+    found = {column["name"]: column for column in body["statistics"]}
+    assert found["n"] == {
+        **{"name": "n", "nulls": 25, "min": 1, "max": 99, "mean": 50.0},
+        "distinct": pytest.approx(75, rel=0.15),
+    }
+    assert (found["t"]["min"], found["t"]["mean"]) == ("x" * 100, None)
+    assert found["t"]["distinct"] == 7
+    assert (found["d"]["min"], found["d"]["max"]) == ("2026-01-01", "2026-04-10")
+    assert (found["f"]["max"], found["f"]["mean"]) == ("NaN", None)
+    assert found["l"] == {
+        **{"name": "l", "nulls": 0, "distinct": None},
+        **{"min": None, "max": None, "mean": None},
+    }
+    assert (found["b"]["min"], found["b"]["max"]) == (False, True)
+    assert found["z"]["min"] == "2026-01-01T00:00:00Z"
+    assert found["w"]["min"] == 9007199254740993
+    assert found["o"]["nulls"] == 0
+    # A new snapshot has statistics of its own.
+    service.catalogue.add("mixed", "SELECT 7 AS n", columns={"n": "INTEGER"})
+    body = (await service.client.get("/sql/tables/mixed")).json()
+    assert [(c["name"], c["min"]) for c in body["statistics"]] == [("n", 7)]
+    none = (await service.client.get("/sql/tables/mixed?statistics=false")).json()
+    assert none["statistics"] is None
+
+
+async def test_statistics_of_a_large_table_are_made_when_asked_for(service: Service) -> None:
+    made = service.catalogue.add("large", "SELECT i AS a FROM range(1000) AS t(i)")
+    made.files[0] = made.files[0].model_copy(update={"size": 100 << 20})
+    assert (await service.client.get("/sql/tables/large")).json()["statistics"] is None
+    asked = (await service.client.get("/sql/tables/large?statistics=true")).json()
+    assert asked["statistics"][0]["max"] == 999
+    assert (await service.client.get("/sql/tables/large")).json()["statistics"] is not None
+    empty = service.catalogue.add("void", "SELECT 1 AS a")
+    empty.files.clear()
+    found = (await service.client.get("/sql/tables/void")).json()["statistics"]
+    assert (found[0]["nulls"], found[0]["distinct"], found[0]["min"]) == (0, 0, None)
+
+
 async def test_queries_are_counted(service: Service) -> None:
     await service.rows("SELECT 1")
     await service.sql("SELECT getvariable('x')")

@@ -16,6 +16,7 @@ from services.queryd.core.fairness import FairQueue, Turn
 from services.queryd.core.frames import Kind
 from services.queryd.store.allocator import keep_large_blocks
 from services.queryd.store.figures import Figures
+from services.queryd.store.priority import can_speed_up, slow_down, speed_up
 from services.queryd.store.process import WorkerGone, WorkerProcess
 from shared.errors import RateLimited, Unavailable
 from shared.pool import BlockingPool
@@ -30,6 +31,12 @@ _RENEW_S = 10.0
 # A client may leave when it has all rows, and before the worker has said that these were all.
 # What is not over by then is killed. Seconds.
 _LAST_WORDS_S = 0.05
+# A query that has run this long goes behind others that come, so that a runaway costs its
+# neighbours little; alone it runs as before. Where priority cannot be given back, its worker is
+# replaced afterwards, which takes a third of a second and is only worth it later. Seconds.
+_PATIENCE_S, _LONG_PATIENCE_S = 0.2, 2.0
+# How long after its start a query counts as a neighbour, and how often this is looked at.
+_NEIGHBOUR_S, _REVIEW_S = 1.0, 0.25
 # Wait after a worker that died before it was warm, doubled up to the second. Seconds.
 _BACKOFF_S, _MOST_BACKOFF_S = 0.1, 5.0
 
@@ -56,6 +63,10 @@ class WorkerPool:
         self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
         # Whose query each busy worker has, and since when by the loop's clock.
         self._turns: dict[WorkerProcess, tuple[Turn, float]] = {}
+        self._begun: dict[WorkerProcess, float] = {}
+        self._slow: set[WorkerProcess] = set()
+        self._review: asyncio.TimerHandle | None = None
+        self._restores = can_speed_up()
         self._live: set[WorkerProcess] = set()
         self._fresh: set[WorkerProcess] = set()
         self._disk = BlockingPool("queryd-disk", 1, 10_000)
@@ -80,6 +91,7 @@ class WorkerPool:
     async def close(self) -> None:
         """Kills all workers and waits for their end."""
         self._closing = True
+        self._weigh()
         for turn in self._waiting.items():
             if not turn.done():
                 turn.set_exception(Unavailable("queryd is shutting down."))
@@ -222,11 +234,43 @@ class WorkerPool:
         self._count()
 
     def _begin(self, worker: WorkerProcess, turn: Turn) -> None:
-        self._turns[worker] = turn, asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time()
+        self._turns[worker] = turn, now
+        self._begun[worker] = now
+        self._weigh()
 
     def _end(self, worker: WorkerProcess) -> None:
         turn, since = self._turns.pop(worker)
         self._waiting.finish(turn, asyncio.get_running_loop().time() - since)
+        if worker in self._slow:
+            self._speed_up(worker)
+
+    def _weigh(self) -> None:
+        """Lets long queries go behind those that began lately, and alone at full speed again."""
+        if self._review is not None:
+            self._review.cancel()
+            self._review = None
+        if not self._turns or self._closing:
+            return
+        loop = asyncio.get_running_loop()
+        now, patience = loop.time(), _PATIENCE_S if self._restores else _LONG_PATIENCE_S
+        for worker, (_, since) in self._turns.items():
+            beside = any(
+                now - begun < _NEIGHBOUR_S
+                for other, begun in self._begun.items()
+                if other is not worker
+            )
+            if beside and now - since >= patience and worker not in self._slow:
+                self._slow.add(worker)
+                slow_down(worker.pid)
+            elif not beside and worker in self._slow and self._restores:
+                self._speed_up(worker)
+        self._review = loop.call_later(_REVIEW_S, self._weigh)
+
+    def _speed_up(self, worker: WorkerProcess) -> None:
+        self._slow.discard(worker)
+        if worker.alive and not speed_up(worker.pid):
+            worker.kill("worn")
 
     def _refuse(self) -> RateLimited:
         return RateLimited(
@@ -237,6 +281,7 @@ class WorkerPool:
 
     def _note_exit(self, worker: WorkerProcess) -> None:
         self._live.discard(worker)
+        self._begun.pop(worker, None)
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
         if self._closing:
