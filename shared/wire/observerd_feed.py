@@ -34,14 +34,15 @@ class FeedRun(Request):
 
     `score` is what POST /observer/distillation/score answered; null when nothing is on record.
     `parents` are the ids that the answer was made from: documents as `corpus/id` (or the id
-    alone where that is clear), the query, episodes; null where nobody recorded them. Without
-    `search` it is looked up: the search or composition that matrixd reported under the run's
-    id. Runs of one `task` are attempts at the same need: what only rejected ones were made
-    from counts against it. `evidence` is kept with the run for audits.
+    alone where that is clear), the query, episodes; null where nobody recorded them. Runs of
+    one `task` are attempts at the same need, and become one episode: what a rejected one was
+    made from alone counts against a document. Without `search` it is looked up: the search or
+    composition that matrixd reported under the run's id, or the task's. `evidence` is kept
+    with the run for audits.
     """
 
     id: str = Field(pattern=RUN_ID)
-    task: str | None = Field(default=None, min_length=1, max_length=200)
+    task: str | None = Field(default=None, pattern=RUN_ID)
     question: str = Field(min_length=1, max_length=100_000)
     answer: str = Field(max_length=100_000)
     score: dict[str, Any] | None = None
@@ -70,7 +71,7 @@ class FeedRequest(Request):
 
 
 class Fed(Response):
-    """A run that is in the playbook; `duplicate` when it was before."""
+    """A run that is in the playbook, in its task's episode; `duplicate` when it was before."""
 
     run: str
     episode_id: str

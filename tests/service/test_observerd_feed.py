@@ -150,13 +150,13 @@ async def test_an_accepted_run_is_recorded_once_under_its_scorers_own_source(
                 {"corpus": "jobs", "id": "d2", "rating": -1},
             ],
             "source": SOURCE,
-            "run_id": "r1",
+            "run_id": "t",
             "corpora": ["jobs", "other"],
         }
-        seen = (await client.get("/observer/events", params={"run_id": "r1"})).json()["events"]
-        assert len(seen) == 1
+        seen = (await client.get("/observer/events", params={"run_id": "t"})).json()["events"]
+        verdicts = {one["event"]["node_id"]: one["event"]["verdict"] for one in seen}
+        assert (len(seen), verdicts) == (2, {"r1": "accepted", "r2": "rejected"})
         assert seen[0]["event"]["attributes"]["episode_id"] == made["episode_id"]
-        assert seen[0]["event"]["verdict"] == "accepted"
 
 
 @pytest.mark.parametrize(
@@ -236,6 +236,22 @@ async def test_a_policy_lets_partial_answers_in_and_too_few_scores_let_nothing_i
         assert len(playbook.episodes) == 1
 
 
+async def test_the_attempts_at_a_task_are_one_episode(tmp_path: Path) -> None:
+    playbook = Playbook()
+    async with observed(tmp_path, playbook) as client:
+        other = score("r2", evidence=["other/d2"])
+        found = await feed(
+            client, run("r1", task="t"), run("r2", task="t", score=other, parents=["other/d2"])
+        )
+        assert [one["helped"] for one in found["recorded"]] == [["jobs/d1", "other/d2"]] * 2
+        assert len(playbook.episodes) == 1
+        # One attempt more does not change what was recorded, and is told.
+        late = run("r3", task="t", score=score("r3", "rejected"), parents=["jobs/d2"])
+        again = await feed(client, run("r1", task="t"), late)
+        assert again["recorded"] == []
+        assert again["withheld"][0]["reason"].startswith("its task was recorded before")
+
+
 async def test_a_feed_that_broke_off_is_sent_again_and_nothing_is_there_twice(
     tmp_path: Path,
 ) -> None:
@@ -283,7 +299,7 @@ async def test_what_the_playbook_refuses_concerns_that_run_alone(tmp_path: Path)
         other = run("r2")
         other["search"]["query"] = "who else repairs machine r2 in the northern hall"
         again = await feed(client, other)
-        assert again["withheld"][0]["reason"].startswith("recorded before with other content")
+        assert again["withheld"][0]["reason"].startswith("its task was recorded before")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from services.observerd.core.distill.export import Run
 from services.observerd.core.distill.firewall import Pair
 from services.observerd.core.distill.scores import Response, Score
-from services.observerd.core.feeding.deciding import Episode, Offered, Withheld, decide_feed
+from services.observerd.core.feeding.deciding import Offered, decide_feed
 from services.observerd.core.feeding.searches import Search, find_search, match_refs
 
 SHOWN = (("a", "1"), ("a", "2"), ("b", "2"), ("b", "3"))
@@ -67,7 +67,7 @@ def offer(name: str, verdict: Any, *made_from: str, task: str = "t", **more: Any
 
 
 def test_blame_is_for_what_a_rejected_attempt_at_the_same_task_was_made_from_alone() -> None:
-    decided = decide_feed(
+    (made,), withheld = decide_feed(
         [
             offer("good", "accepted", "a/1"),
             offer("bad", "rejected", "b/3"),
@@ -77,22 +77,19 @@ def test_blame_is_for_what_a_rejected_attempt_at_the_same_task_was_made_from_alo
         ],
         [],
     )
-    made = decided[0]
-    assert isinstance(made, Episode)
-    assert (made.helped, made.harmed) == ((("a", "1"),), (("b", "3"),))
-    assert all(isinstance(one, Withheld) for one in decided[1:])
+    assert (made.runs, made.helped, made.harmed) == (("good",), (("a", "1"),), (("b", "3"),))
+    assert [one.run for one in withheld] == ["bad", "mixed", "elsewhere", "both"]
 
 
-def test_a_held_out_attempt_blames_nobody_and_keys_differ_by_run_and_label() -> None:
+def test_a_held_out_attempt_blames_nobody_and_keys_differ_by_task_and_label() -> None:
     held = [Pair("h", "nothing alike", "")]
-    decided = decide_feed(
+    (made,), withheld = decide_feed(
         [offer("good", "accepted", "a/1"), offer("bad", "rejected", "b/3", "h")], held
     )
-    assert isinstance(decided[0], Episode)
-    assert decided[0].harmed == ()
-    keys = set()
-    for name, label in (("good", ""), ("good", "x"), ("other", "")):
-        (made,) = decide_feed([offer(name, "accepted", "a/1")], held, label=label)
-        assert isinstance(made, Episode)
-        keys.add(made.key)
+    assert made.harmed == ()
+    assert withheld[0].tainted
+    keys: set[str] = set()
+    for task, label in (("t", ""), ("t", "x"), ("u", "")):
+        (found,), _ = decide_feed([offer("good", "accepted", "a/1", task=task)], held, label=label)
+        keys.add(found.key)
     assert len(keys) == 3

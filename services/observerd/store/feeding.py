@@ -74,21 +74,21 @@ class Feeding:
             Unavailable, Timeout, Upstream: matrixd broke off; what it had is not recorded twice.
         """
         offered = [await self._offer(run) for run in request.runs]
-        decided = await self._pool.run(_decide, offered, request)
+        episodes, held_back = await self._pool.run(_decide, offered, request)
         coverage = _measure_coverage(offered)
         require_coverage(coverage, request.coverage_floor)
         recorded: list[Fed] = []
         withheld: list[NotFed] = []
-        for run, outcome in zip(request.runs, decided, strict=True):
-            if isinstance(outcome, Episode):
-                done = await self._record(outcome)
-            else:
-                done = await self._withhold(run, outcome, request.label)
-            if isinstance(done, Fed):
-                recorded.append(done)
-            else:
-                withheld.append(done)
-        tainted = {one.run for one in decided if isinstance(one, Withheld) and one.tainted}
+        for episode in episodes:
+            for done in await self._record(episode):
+                if isinstance(done, Fed):
+                    recorded.append(done)
+                else:
+                    withheld.append(done)
+        by_run = {one.run.id: one for one in offered}
+        for one in held_back:
+            withheld.append(await self._withhold(by_run[one.run], one, request.label))
+        tainted = {one.run for one in held_back if one.tainted}
         await self._tell(request.runs, offered, [*recorded, *withheld], tainted)
         return FeedAnswer(
             recorded=recorded,
@@ -106,19 +106,23 @@ class Feeding:
             shown = tuple((one.corpus, one.id) for one in given.shown)
             search: Search | None = Search(given.query, corpora, shown)
         else:
-            found = await self._log.list(None, _RUN_EVENTS, run.id)
-            search = find_search(one.event for one in found.events)
+            # Its own, or the one that all attempts at its task were made from.
+            names = dict.fromkeys((run.id, run.task or run.id))
+            told = [await self._log.list(None, _RUN_EVENTS, name) for name in names]
+            searches = [find_search(one.event for one in found.events) for found in told]
+            search = next((one for one in searches if one is not None), None)
         score = None if run.score is None else load_score(run.score)
         parents = None if run.parents is None else tuple(run.parents)
         made = Run(run.id, run.question, run.answer, score, model=run.model, parents=parents)
         return Offered(made, run.task or run.id, search)
 
-    async def _record(self, episode: Episode) -> Fed | NotFed:
+    async def _record(self, episode: Episode) -> list[Fed | NotFed]:
+        """What became of each of an episode's runs."""
         ratings = [
             *(RatedDocument(corpus=c, id=i, rating=1) for c, i in episode.helped),
             *(RatedDocument(corpus=c, id=i, rating=-1) for c, i in episode.harmed),
         ]
-        said: dict[str, Any] = {"source": episode.source, "run_id": episode.run}
+        said: dict[str, Any] = {"source": episode.source, "run_id": episode.task}
         if episode.corpora is not None:
             said["corpora"] = list(episode.corpora)
         request = RecordRequest(query=episode.query, ratings=ratings, **said)
@@ -129,25 +133,31 @@ class Feeding:
             if known is None:
                 # The playbook is full, say: that is for whoever feeds it to mend.
                 raise
-            return NotFed(run=episode.run, reason=f"recorded before with other content: {known}")
+            reason = f"its task was recorded before, with other content: {known}"
+            return [NotFed(run=name, reason=reason) for name in episode.runs]
         except (Unprocessable, Invalid) as error:
-            # A document or corpus that is gone meanwhile: this run alone.
-            return NotFed(run=episode.run, reason=f"refused by the playbook: {error.message}")
-        return Fed(
-            run=episode.run,
-            episode_id=done.episode_id,
-            source=episode.source,
-            helped=describe_refs(episode.helped),
-            harmed=describe_refs(episode.harmed),
-            duplicate=done.duplicate,
-            retired=done.retired,
-        )
+            # A document or corpus that is gone meanwhile: this task alone.
+            reason = f"refused by the playbook: {error.message}"
+            return [NotFed(run=name, reason=reason) for name in episode.runs]
+        return [
+            Fed(
+                run=name,
+                episode_id=done.episode_id,
+                source=episode.source,
+                helped=describe_refs(episode.helped),
+                harmed=describe_refs(episode.harmed),
+                duplicate=done.duplicate,
+                retired=done.retired,
+            )
+            for name in episode.runs
+        ]
 
-    async def _withhold(self, run: FeedRun, outcome: Withheld, label: str) -> NotFed:
+    async def _withhold(self, one: Offered, outcome: Withheld, label: str) -> NotFed:
         withdrawn: list[str] = []
-        if outcome.tainted and run.score is not None:
+        if outcome.tainted and one.run.score is not None:
             # Held out only since it was recorded, perhaps: then it has to leave again.
-            withdrawn = await self._withdraw(run, name_source(run.score["scorer"], label))
+            source = name_source(one.run.score.scorer, label)
+            withdrawn = await self._withdraw(one.task, source)
         hits = [
             FirewallHit(
                 test=hit.test,
@@ -158,13 +168,13 @@ class Feeding:
             )
             for hit in outcome.hits
         ]
-        return NotFed(run=run.id, reason=outcome.reason, hits=hits, withdrawn=withdrawn)
+        return NotFed(run=outcome.run, reason=outcome.reason, hits=hits, withdrawn=withdrawn)
 
-    async def _withdraw(self, run: FeedRun, source: str) -> list[str]:
-        found = await self._matrixd.list_episodes(source=source, run_id=run.id)
+    async def _withdraw(self, task: str, source: str) -> list[str]:
+        found = await self._matrixd.list_episodes(source=source, run_id=task)
         names = [one.episode_id for one in found.episodes if one.retired_at is None]
         if names:
-            reason = "held out: the firewall stopped the run that it was recorded from"
+            reason = "held out: the firewall stopped a run that it was recorded from"
             await self._matrixd.retire(RetireRequest(episode_ids=names, reason=reason))
         return names
 
@@ -184,7 +194,9 @@ class Feeding:
             await self._log.record(events[start : start + _BATCH])
 
 
-def _decide(offered: Sequence[Offered], request: FeedRequest) -> list[Episode | Withheld]:
+def _decide(
+    offered: Sequence[Offered], request: FeedRequest
+) -> tuple[list[Episode], list[Withheld]]:
     return decide_feed(
         offered,
         [Pair(one.id, one.prompt, one.answer) for one in request.held_out],
@@ -203,7 +215,7 @@ def _measure_coverage(offered: Sequence[Offered]) -> Coverage:
 def _make_event(run: FeedRun, offered: Offered, done: Fed | NotFed, tainted: bool) -> Event:
     """What became of a run. Of what is held out no text is kept."""
     score, search = offered.run.score, offered.search
-    attributes: dict[str, Any] = {"task": offered.task, "held_out": tainted}
+    attributes: dict[str, Any] = {"run": run.id, "held_out": tainted}
     evidence: list[str] = []
     if isinstance(done, Fed):
         attributes |= {"decision": "recorded", "episode_id": done.episode_id}
@@ -224,9 +236,10 @@ def _make_event(run: FeedRun, offered: Offered, done: Fed | NotFed, tainted: boo
     # Another outcome of the same run is another event; the same one again is not.
     basis = f"{run.id}\n{attributes['decision']}\n{attributes.get('episode_id')}\n{tainted}"
     return Event(
-        run_id=run.id,
+        # The task is the run that the search belongs to; its attempts are nodes of it.
+        run_id=offered.task,
         id=f"{MODE}:{hashlib.sha256(basis.encode()).hexdigest()[:40]}",
-        node_id=MODE,
+        node_id=run.id,
         service="observerd",
         mode=MODE,
         model=run.model or None,

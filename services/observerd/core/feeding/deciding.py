@@ -1,10 +1,11 @@
 """What of a judged run may be recorded as evidence, and what not, with the reason.
 
 A run is recorded when its scorer accepted it, the firewall cleared it and its search is known.
-The documents that its answer was made from are rated 1; a document that a rejected attempt at
-the same task was made from, and nothing else, is rated -1, because that is all the scorer said
-of it. What was merely shown is not rated. Nothing is decided by a failure (ADR-005): a score
-that is none cannot be constructed, and a run without one is withheld.
+Runs that are attempts at one task are one episode. The documents that its accepted answers were
+made from are rated 1; a document that a rejected attempt was made from, and nothing else, is
+rated -1, because that is all the scorer said of it. What was merely shown is not rated. Nothing
+is decided by a failure (ADR-005): a score that is none cannot be constructed, and a run without
+one is withheld.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from shared.errors import Invalid
 # Begins the source of everything that is recorded here; one source for each scorer, so that
 # the playbook estimates how far that scorer can be trusted.
 SOURCE = "distilled"
-_HARMED = 20
 _GRAVITY = {"clear": 0, "quarantined": 1, "stopped": 2}
 
 
@@ -36,9 +36,10 @@ class Offered:
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """What is recorded of an accepted run. `key` makes it safe to record again."""
+    """What is recorded of a task's accepted runs. `key` makes it safe to record again."""
 
-    run: str
+    runs: tuple[str, ...]
+    task: str
     source: str
     key: str
     query: str
@@ -65,8 +66,8 @@ def decide_feed(
     label: str = "",
     parents: Mapping[str, Sequence[str]] | None = None,
     similar: Mapping[str, Sequence[tuple[str, float]]] | None = None,
-) -> list[Episode | Withheld]:
-    """The decision on each run, in the order given.
+) -> tuple[list[Episode], list[Withheld]]:
+    """The episodes to record, and the runs that are in none; each in the order of the runs.
 
     Args:
         held_out: pairs, by id, that nothing may be learnt from.
@@ -84,11 +85,21 @@ def decide_feed(
         if one.run.score is not None and one.run.score.run_id != one.run.id:
             raise Invalid(f"Run {one.run.id} carries the score of run {one.run.score.run_id}.")
     cleared = _clear(offered, held_out, parents or {}, similar or {})
+    withheld: list[Withheld] = []
+    accepted: dict[tuple[str, str], list[Offered]] = {}
+    for one in offered:
+        reason = _find_reason(one, cleared[one.run.id], policy)
+        if reason is not None:
+            withheld.append(reason)
+        elif one.run.score is not None:
+            source = name_source(one.run.score.scorer, label)
+            accepted.setdefault((source, one.task), []).append(one)
     blamed = _find_blamed(offered, cleared)
-    return [
-        _decide(one, cleared[one.run.id], policy, label, blamed.get(one.task, ()))
-        for one in offered
+    episodes = [
+        _make_episode(source, task, runs, blamed.get(task, ()))
+        for (source, task), runs in accepted.items()
     ]
+    return episodes, withheld
 
 
 def _clear(
@@ -115,9 +126,8 @@ def name_source(scorer: str, label: str = "") -> str:
     return f"{SOURCE}:{scorer}" + (f"/{label}" if label else "")
 
 
-def _decide(
-    one: Offered, clearance: Clearance, policy: str, label: str, blamed: Sequence[Ref]
-) -> Episode | Withheld:
+def _find_reason(one: Offered, clearance: Clearance, policy: str) -> Withheld | None:
+    """Why a run is not recorded; None when it is."""
     run, score = one.run, one.run.score
     if clearance.decision != "clear":
         # Told first: what is held out stays so whatever the scorer said.
@@ -130,20 +140,26 @@ def _decide(
         return Withheld(run.id, f"verdict: {score.verdict}")
     if one.search is None:
         return Withheld(run.id, "search unknown")
-    helped = _find_helped(one)
-    if not helped:
+    if not _find_helped(one):
         return Withheld(run.id, "made from nothing that the search showed")
-    shown = set(one.search.shown)
-    harmed = [ref for ref in blamed if ref in shown and ref not in helped][:_HARMED]
-    source = name_source(score.scorer, label)
+    return None
+
+
+def _make_episode(
+    source: str, task: str, runs: Sequence[Offered], blamed: Sequence[Ref]
+) -> Episode:
+    search = next(one.search for one in runs if one.search is not None)
+    helped = {ref for one in runs for ref in _find_helped(one)}
+    harmed = {ref for ref in blamed if ref not in helped}
     return Episode(
-        run.id,
+        tuple(one.run.id for one in runs),
+        task,
         source,
-        _make_key(source, run.id),
-        one.search.query,
-        one.search.corpora,
-        helped,
-        tuple(harmed),
+        "feed-" + hashlib.sha256(f"{source}\n{task}".encode()).hexdigest()[:40],
+        search.query,
+        search.corpora,
+        tuple(sorted(helped)),
+        tuple(sorted(harmed)),
     )
 
 
@@ -173,10 +189,6 @@ def _find_blamed(
         if len(made_from) == 1:
             found.setdefault(one.task, []).append(made_from[0])
     return {task: tuple(sorted(set(refs))) for task, refs in found.items()}
-
-
-def _make_key(source: str, run: str) -> str:
-    return "feed-" + hashlib.sha256(f"{source}\n{run}".encode()).hexdigest()[:40]
 
 
 def describe_refs(refs: Sequence[Ref]) -> list[str]:
