@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 160, 16, 44
-COLOURS = ("var(--one)", "var(--two)")
+COLOURS = ("var(--one)", "var(--two)", "var(--three)")
 BAR = 22
 NAMES = 210
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from scripts.lift.judged import Document
 
+T = TypeVar("T")
+R = TypeVar("R")
 Ref = tuple[str, str]
 # Searches under way at once; they do not change anything.
 AT_ONCE = 3
@@ -69,15 +71,15 @@ class Edge:
         for number, name in enumerate(sorted(groups), start=1):
             key = f"{self.prefix}/{number}.jsonl"
             lines = [json.dumps({"id": d.id, "text": d.text}) for d in groups[name]]
-            self._call("PUT", f"/v1/storage/objects/{key}", content="\n".join(lines).encode())
+            self.call("PUT", f"/v1/storage/objects/{key}", content="\n".join(lines).encode())
             corpus = f"{self.prefix}-{number}"
             spec = {"name": corpus, "source": {"objects": key}, "id": "id", "text": "{text}"}
-            self._call("POST", "/v1/matrix/corpora?wait=0", json=spec)
+            self.call("POST", "/v1/matrix/corpora?wait=0", json=spec)
             self.corpora.append(corpus)
         deadline = time.monotonic() + BUILD_WAIT_S
         for corpus in self.corpora:
             while True:
-                info = self._call("GET", f"/v1/matrix/corpora/{corpus}").json()
+                info = self.call("GET", f"/v1/matrix/corpora/{corpus}").json()
                 if info["job"]["status"] in ("done", "failed"):
                     break
                 if time.monotonic() > deadline:
@@ -89,8 +91,8 @@ class Edge:
     def drop_corpora(self) -> None:
         """Removes what `build_corpora` made."""
         for number, corpus in enumerate(self.corpora, start=1):
-            self._call("DELETE", f"/v1/matrix/corpora/{corpus}")
-            self._call("DELETE", f"/v1/storage/objects/{self.prefix}/{number}.jsonl")
+            self.call("DELETE", f"/v1/matrix/corpora/{corpus}")
+            self.call("DELETE", f"/v1/storage/objects/{self.prefix}/{number}.jsonl")
         self.corpora = []
 
     def search(
@@ -101,17 +103,26 @@ class Edge:
         k: int = 10,
         explain: bool = False,
         corpora: Sequence[str] | None = None,
+        tuning: Mapping[str, Any] | None = None,
+        run: str = "",
     ) -> Found:
-        """One search over this run's corpora."""
-        body = {
+        """One search over this run's corpora.
+
+        Args:
+            tuning: how to search this once, whatever the corpora are tuned to.
+            run: the run that it is part of: its request id, which observerd sees it by.
+        """
+        body: dict[str, Any] = {
             "query": query,
             "corpora": list(corpora or self.corpora),
             "k": k,
             "use_playbook": playbook,
             "explain": explain,
         }
+        if tuning is not None:
+            body["tuning"] = dict(tuning)
         begun = time.perf_counter()
-        answer = self._call("POST", "/v1/matrix/search", json=body)
+        answer = self.call("POST", "/v1/matrix/search", json=body, headers=_name_run(run))
         elapsed = 1000 * (time.perf_counter() - begun)
         found = answer.json()
         hits = found["hits"]
@@ -127,14 +138,24 @@ class Edge:
         )
 
     def search_all(
-        self, queries: Iterable[str], *, playbook: bool, k: int = 10, explain: bool = False
+        self,
+        queries: Iterable[str],
+        *,
+        playbook: bool,
+        k: int = 10,
+        explain: bool = False,
+        tuning: Mapping[str, Any] | None = None,
     ) -> list[Found]:
         """Several searches, a few at once, in the order of the queries."""
-        return list(
-            self._threads.map(
-                lambda query: self.search(query, playbook=playbook, k=k, explain=explain), queries
-            )
-        )
+
+        def search(query: str) -> Found:
+            return self.search(query, playbook=playbook, k=k, explain=explain, tuning=tuning)
+
+        return self.map(search, queries)
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+        """Does something for each item, a few at once, in their order."""
+        return list(self._threads.map(work, items))
 
     def record(
         self, query: str, ratings: Sequence[tuple[Ref, int]], *, source: str, run: str
@@ -149,11 +170,11 @@ class Edge:
             "run_id": f"{self.prefix} {run}",
             "corpora": self.corpora,
         }
-        self._call("POST", "/v1/matrix/playbook", json=body)
+        self.call("POST", "/v1/matrix/playbook", json=body)
 
     def retire_run(self, run: str) -> int:
         """Retires what was recorded under a run; gives how many episodes."""
-        answer = self._call(
+        answer = self.call(
             "POST", "/v1/matrix/playbook/retire", json={"run_id": f"{self.prefix} {run}"}
         )
         self.runs = [each for each in self.runs if each != run]
@@ -169,7 +190,7 @@ class Edge:
         vectors: list[list[float]] = []
         for start in range(0, len(texts), 64):
             body = {"texts": list(texts[start : start + 64])}
-            vectors.extend(self._call("POST", "/v1/embed", json=body).json()["vectors"])
+            vectors.extend(self.call("POST", "/v1/embed", json=body).json()["vectors"])
         return vectors
 
     def chat(self, model: str, system: str, question: str, form: dict[str, Any]) -> str:
@@ -183,7 +204,7 @@ class Edge:
             "temperature": 0,
             "response_format": form,
         }
-        return str(self._call("POST", "/v1/chat", json=body).json()["content"])
+        return str(self.call("POST", "/v1/chat", json=body).json()["content"])
 
     def wait_ready(self, seconds: float) -> None:
         """Waits until searching works again."""
@@ -197,7 +218,12 @@ class Edge:
                     raise
                 time.sleep(0.1)
 
-    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+    def call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        """One request.
+
+        Raises:
+            EdgeError: the gateway refused it.
+        """
         answer = self._client.request(method, path, **arguments)
         if answer.status_code >= 400:
             try:
@@ -206,3 +232,7 @@ class Edge:
                 message = answer.text[:300]
             raise EdgeError(f"{method} {path.split('?')[0]}: {answer.status_code}, {message}")
         return answer
+
+
+def _name_run(run: str) -> dict[str, str]:
+    return {"x-request-id": run} if run else {}

@@ -14,11 +14,11 @@ from scripts.lift.judged import JudgedSet
 from scripts.lift.measures import Comparison, Scores
 from scripts.lift.trial import COLD_ARMS, Outcome
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1d2733;--soft:#5c6b7a;--line:#d8dee5;--paper:#fff;
---good:#1a7f4b;--bad:#b3261e;--one:#2862a8;--two:#c26a00}
+--good:#1a7f4b;--bad:#b3261e;--one:#2862a8;--two:#c26a00;--three:#7a5ea8}
 @media(prefers-color-scheme:dark){:root{--ink:#e6ebf0;--soft:#9aa8b5;--line:#344150;--paper:#141a21;
---good:#4cc38a;--bad:#ff7b72;--one:#79b0f2;--two:#f0a860}}
+--good:#4cc38a;--bad:#ff7b72;--one:#79b0f2;--two:#f0a860;--three:#b79be6}}
 body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;
 color:var(--ink);background:var(--paper)}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}
@@ -115,22 +115,22 @@ def render_html(record: Mapping[str, Any]) -> str:
     )
     kind = "pass" if record["passed"] else "fail"
     parts = [
-        f"<h1>playbook_lift on {_text(judged['name'])}</h1>",
+        f"<h1>playbook_lift on {escape(judged['name'])}</h1>",
         f"<p>{judged['documents']:,} documents in {judged['corpora']} "
         f"corpora, {judged['judged_queries']:,} judged queries of {judged['topics']:,} topics, "
         f"{judged['answers_per_query']:.1f} answers a query; seeds {run['seeds']}; "
-        f"{run.get('elapsed_s', 0):.0f} s; {_text(run.get('at', ''))}</p>",
-        f'<div class="verdict {kind}">{_text(verdict)}</div>',
+        f"{run.get('elapsed_s', 0):.0f} s; {escape(run.get('at', ''))}</p>",
+        f'<div class="verdict {kind}">{escape(verdict)}</div>',
         "<h2>The gate</h2>",
-        _table(
+        draw_table(
             ["check", "wanted", "measured", "missed by", ""],
             [
                 [
-                    _text(c["name"]),
-                    _text(c["wanted"]),
-                    f'<span class="{"pass" if c["passed"] else "fail"}">{_text(c["value"])}</span>',
-                    _text(c["missed_by"]),
-                    _text(c["note"]),
+                    escape(c["name"]),
+                    escape(c["wanted"]),
+                    draw_mark(c["value"], passed=c["passed"]),
+                    escape(c["missed_by"]),
+                    escape(c["note"]),
                 ]
                 for c in record["checks"]
             ],
@@ -154,15 +154,15 @@ def render_html(record: Mapping[str, Any]) -> str:
                 if found["queries"]
             }
         ),
-        _table(
+        draw_table(
             ["arm", "queries", "before", "after", "change", "95 %", "headroom", "wins/losses", "p"],
             [_arm_row(arm, found) for arm, found in record["arms"].items() if found["queries"]],
         ),
         "<h2>Further figures, all at 10</h2>",
-        _table(
+        draw_table(
             ["arm", "nDCG", "MRR", "top-1", "recall"],
             [
-                [_text(arm), *(f"{found[k]:.3f}" for k in ("ndcg", "mrr", "top1", "recall"))]
+                [escape(arm), *(f"{found[k]:.3f}" for k in ("ndcg", "mrr", "top1", "recall"))]
                 for arm, found in [
                     *((f"cold, {arm}", found) for arm, found in record["cold"].items()),
                     *record["figures"].items(),
@@ -171,12 +171,12 @@ def render_html(record: Mapping[str, Any]) -> str:
             ],
         ),
         "<h2>Simpler memories, same recordings</h2>",
-        _table(
+        draw_table(
             ["memory", "arm", "before", "after", "change", "headroom", "wins/losses"],
             [
                 [
-                    _text(name),
-                    _text(arm),
+                    escape(name),
+                    escape(arm),
                     f"{found['before']:.3f}",
                     f"{found['after']:.3f}",
                     f"{found['delta']:+.3f}",
@@ -188,21 +188,31 @@ def render_html(record: Mapping[str, Any]) -> str:
             ],
         ),
         "<h2>Latency and counts</h2>",
-        _table(
+        draw_table(
             ["", ""],
             [
-                [_text(name), f"{value:,.3f}"]
+                [escape(name), f"{value:,.3f}"]
                 for name, value in [*record["latency"].items(), *record["counts"].items()]
             ],
         ),
     ]
     if judged["remarks"]:
         parts.append("<h2>Remarks on the set</h2>")
-        parts.extend(f"<p>{_text(remark)}</p>" for remark in judged["remarks"])
+        parts.extend(f"<p>{escape(remark)}</p>" for remark in judged["remarks"])
+    return draw_page(f"playbook_lift: {judged['name']}", parts)
+
+
+def draw_mark(value: object, *, passed: bool) -> str:
+    """A value in the colour of its check."""
+    return f'<span class="{"pass" if passed else "fail"}">{escape(value)}</span>'
+
+
+def draw_page(title: str, parts: Sequence[str]) -> str:
+    """A page of these parts that needs nothing else."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>playbook_lift: {_text(judged['name'])}</title><style>{_STYLE}</style></head>"
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
 
@@ -218,7 +228,7 @@ def _curve(arms: Mapping[str, Any], prefix: str) -> list[tuple[float, float, flo
 
 def _arm_row(arm: str, found: Mapping[str, Any]) -> list[str]:
     return [
-        _text(arm),
+        escape(arm),
         str(found["queries"]),
         f"{found['before']:.3f}",
         f"{found['after']:.3f}",
@@ -230,13 +240,15 @@ def _arm_row(arm: str, found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "".join(f"<th>{_text(cell)}</th>" for cell in head)
+def draw_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table whose cells are HTML already; the head is text."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     return (
         f'<div class="wide"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
     )
 
 
-def _text(value: object) -> str:
+def escape(value: object) -> str:
+    """Text for a page."""
     return html.escape(str(value))

@@ -10,11 +10,17 @@ from fastapi import FastAPI, Path, Query, Request
 from fastapi.responses import StreamingResponse
 
 from services.observerd.bodies import EVENT_BODY, WORKFLOW_BODY, read_events, read_workflow
-from services.observerd.judging_routes import add_distill_routes, add_judging_routes
+from services.observerd.judging_routes import (
+    add_distill_routes,
+    add_feed_routes,
+    add_judging_routes,
+)
 from services.observerd.refine_routes import add_refine_routes
 from services.observerd.store.distilling import Distilling
+from services.observerd.store.drawing import Drawing
 from services.observerd.store.events import EventLog
 from services.observerd.store.execution import Surroundings
+from services.observerd.store.feeding import Feeding
 from services.observerd.store.figures import Figures
 from services.observerd.store.fleet_modes import Peers
 from services.observerd.store.judging import Judging
@@ -71,6 +77,7 @@ def create_app(
             stack.callback(DirectoryLock(folder).acquire().release)
             stack.push_async_callback(peers.aclose)
             stack.callback(judging.close)
+            stack.callback(feeding.close)
             stack.push_async_callback(log.close)
             await log.open()
             stack.push_async_callback(reporter.aclose)
@@ -99,10 +106,12 @@ def create_app(
     add_event_routes(app, log)
     add_workflow_routes(app, runs, known)
     refiners = Refiners(folder / "refiners", peers.matrixd)
-    add_refine_routes(app, refiners)
+    add_refine_routes(app, refiners, Drawing(log, refiners, judging))
     add_judging_routes(app, judging)
     distilling = Distilling(folder / "audits")
     add_distill_routes(app, distilling)
+    feeding = Feeding(log, peers.matrixd)
+    add_feed_routes(app, feeding)
     return app
 
 

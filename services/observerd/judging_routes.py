@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 
 from services.observerd.store.distilling import Distilling
+from services.observerd.store.feeding import Feeding
 from services.observerd.store.judging import Judging
 from shared.wire.observerd_distill import (
     AuditRequest,
@@ -13,6 +14,7 @@ from shared.wire.observerd_distill import (
     ExportAnswer,
     ExportRequest,
 )
+from shared.wire.observerd_feed import FeedAnswer, FeedRequest
 from shared.wire.observerd_judging import (
     DriftAnswer,
     DriftRequest,
@@ -40,6 +42,15 @@ def add_distill_routes(app: FastAPI, distilling: Distilling) -> None:
     async def list_baselines() -> BaselineList:
         """The audits, each chained to the one before, and what is wrong with the chain."""
         return distilling.list()
+
+
+def add_feed_routes(app: FastAPI, feeding: Feeding) -> None:
+    """What goes back into the playbook."""
+
+    @app.post("/observer/distillation/feed", tags=["distillation"])
+    async def feed_playbook(request: FeedRequest) -> FeedAnswer:
+        """Records accepted runs in the playbook past the firewall; each run counts once."""
+        return await feeding.feed(request)
 
 
 def add_judging_routes(app: FastAPI, judging: Judging) -> None:

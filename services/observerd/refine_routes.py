@@ -6,7 +6,10 @@ from typing import Annotated
 
 from fastapi import FastAPI, Path, Response
 
+from services.observerd.store.drawing import Drawing
 from services.observerd.store.refining import Refiners
+from shared.wire.observerd_feed import Drawn, DrawRequest, GuardAnswer
+from shared.wire.observerd_judging import ScorerDriftRequest
 from shared.wire.observerd_refine import (
     REFINER,
     Learnt,
@@ -22,7 +25,7 @@ REFINERS = "/observer/refiners"
 Name = Annotated[str, Path(pattern=REFINER, description="Name of the refiner")]
 
 
-def add_refine_routes(app: FastAPI, refiners: Refiners) -> None:
+def add_refine_routes(app: FastAPI, refiners: Refiners, drawing: Drawing) -> None:
     """Configurations that are refined from logged runs."""
 
     @app.put(
@@ -50,6 +53,16 @@ def add_refine_routes(app: FastAPI, refiners: Refiners) -> None:
     async def learn_from_run(name: Name, run: LoggedRun) -> Learnt:
         """Replays a logged run with the incumbent and its challengers; each run counts once."""
         return await refiners.learn(name, run)
+
+    @app.post(REFINERS + "/{name}/draw", tags=["refinement"])
+    async def draw_runs(name: Name, request: DrawRequest | None = None) -> Drawn:
+        """Learns from rated runs that were observed since the last draw."""
+        return await drawing.draw(name, request or DrawRequest())
+
+    @app.post(REFINERS + "/{name}/drift", tags=["refinement"])
+    async def guard_refiner(name: Name, request: ScorerDriftRequest) -> GuardAnswer:
+        """Tests the scorer for drift: judge or system freezes the refiner, none thaws it."""
+        return await drawing.guard(name, request)
 
     @app.post(REFINERS + "/{name}/pin", tags=["refinement"])
     async def pin_configuration(name: Name, pin: Pin) -> RefinerView:

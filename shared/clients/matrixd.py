@@ -123,11 +123,18 @@ class MatrixdClient(ServiceClient):
         """
         return await self._post(PLAYBOOK, request, Recorded, key)
 
-    async def list_episodes(self, limit: int = 100, cursor: str | None = None) -> EpisodeList:
-        """A page of the playbook, newest first."""
+    async def list_episodes(
+        self,
+        limit: int = 100,
+        cursor: str | None = None,
+        *,
+        source: str | None = None,
+        run_id: str | None = None,
+    ) -> EpisodeList:
+        """A page of the playbook, newest first; of one source or one run, if said."""
         params: dict[str, str | int] = {"limit": limit}
-        if cursor is not None:
-            params["cursor"] = cursor
+        given = {"cursor": cursor, "source": source, "run_id": run_id}
+        params |= {name: value for name, value in given.items() if value is not None}
         response = await self.request("GET", PLAYBOOK, params=params)
         return EpisodeList.model_validate_json(response.content)
 

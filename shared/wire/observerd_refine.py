@@ -28,12 +28,22 @@ class RefinePolicy(Request):
     latency_ms: float = Field(default=1000.0, gt=0)
 
 
+class ObservedSource(Request):
+    """Which observed runs a refiner draws from: searches that matrixd reported under this mode.
+
+    With `task_signature` only those of that signature.
+    """
+
+    mode: Literal["matrix.search", "matrix.compose"] = "matrix.search"
+    task_signature: str | None = Field(default=None, min_length=1, max_length=200)
+
+
 class RefinerSpec(Request):
     """What is refined: how `corpora` are searched.
 
     `knobs` declares the values that may be tried, in order: `lexical` and `candidates` (as of
     a corpus's tuning) and `use_playbook`. `start` has a value for each. With `apply` a
-    promotion tunes the corpora themselves.
+    promotion tunes the corpora themselves. `observed` says which runs POST …/draw takes.
     """
 
     corpora: list[str] = Field(min_length=1, max_length=32)
@@ -41,6 +51,7 @@ class RefinerSpec(Request):
     start: dict[str, Knob]
     policy: RefinePolicy = RefinePolicy()
     apply: bool = True
+    observed: ObservedSource = ObservedSource()
 
 
 class Judged(Request):
@@ -119,7 +130,8 @@ class ContestView(Response):
 class RefinerView(Response):
     """A refiner: its spec, the configuration in use, and how its challengers stand.
 
-    `applied` is false while the corpora could not be tuned to the incumbent yet.
+    `applied` is false while the corpora could not be tuned to the incumbent yet; `drawn` is
+    the place in the event log up to which observed runs were taken.
     """
 
     name: str
@@ -130,6 +142,7 @@ class RefinerView(Response):
     skipped: int
     frozen: str | None
     applied: bool
+    drawn: int = 0
     challengers: list[ContestView]
     decisions: list[DecisionView]
 

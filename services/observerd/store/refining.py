@@ -51,6 +51,10 @@ class Held:
         self.refiner = Refiner(lattice, start, Policy(**spec.policy.model_dump()))
         self.lock = asyncio.Lock()
         self.applied: Configuration | None = None
+        # Place in the event log up to which observed runs were taken.
+        self.drawn = 0
+        # Whether the scorer's drift froze it, which its recovery may undo; a hand's freeze stays.
+        self.frozen_by_drift = False
 
 
 class Refiners:
@@ -108,9 +112,16 @@ class Refiners:
                 for one in payload["replays"]
             }
             return refiner.observe(payload["run_id"], payload["query"], replays)
+        if kind == "drawn":
+            self._held[name].drawn = int(payload["after"])
+            return []
         if kind == "frozen":
-            return refiner.freeze(payload["reason"])
+            done = refiner.freeze(payload["reason"])
+            if done:
+                self._held[name].frozen_by_drift = payload.get("by") == "drift"
+            return done
         if kind == "thawed":
+            self._held[name].frozen_by_drift = False
             return refiner.thaw(payload["reason"])
         if kind == "pinned":
             return refiner.pin(refiner.lattice.configure(payload["values"]), payload["reason"])
@@ -201,13 +212,16 @@ class Refiners:
         self.find(name).refiner.lattice.configure(pin.values)
         return await self._by_hand(name, {"kind": "pinned", **pin.model_dump(mode="json")})
 
-    async def freeze(self, name: str, reason: str) -> RefinerView:
+    async def freeze(self, name: str, reason: str, *, by: str = "hand") -> RefinerView:
         """Stops learning until `thaw`.
+
+        Args:
+            by: "drift" where the scorer's drift is the reason, which its recovery undoes.
 
         Raises:
             NotFound: no such refiner.
         """
-        return await self._by_hand(name, {"kind": "frozen", "reason": reason})
+        return await self._by_hand(name, {"kind": "frozen", "reason": reason, "by": by})
 
     async def thaw(self, name: str, reason: str) -> RefinerView:
         """Learns again, from nothing.
@@ -216,6 +230,15 @@ class Refiners:
             NotFound: no such refiner.
         """
         return await self._by_hand(name, {"kind": "thawed", "reason": reason})
+
+    async def note_drawn(self, name: str, after: int) -> None:
+        """Keeps how far in the event log observed runs were taken.
+
+        Raises:
+            NotFound: no such refiner.
+        """
+        if after > self.find(name).drawn:
+            await self._by_hand(name, {"kind": "drawn", "after": after})
 
     async def _by_hand(self, name: str, payload: dict[str, Any]) -> RefinerView:
         work = asyncio.ensure_future(self._keep_in_turn(self.find(name), name, payload))
@@ -256,6 +279,7 @@ class Refiners:
             skipped=refiner.skipped,
             frozen=refiner.frozen or None,
             applied=not held.spec.apply or held.applied == refiner.incumbent,
+            drawn=held.drawn,
             challengers=[
                 ContestView(
                     values=one.challenger.values,

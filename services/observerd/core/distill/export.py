@@ -104,7 +104,7 @@ def export_runs(
             raise Invalid(f"Run {run.id} carries the score of run {run.score.run_id}.")
     coverage = count_coverage((run.id for run in ordered), scores)
     require_coverage(coverage, coverage_floor)
-    clearances = _clear(ordered, held_out, parents or {}, similar or {})
+    clearances = clear_runs(ordered, held_out, parents or {}, similar or {})
     kept, rejected, excluded = _choose(ordered, clearances, POLICIES[policy])
     pairs = _pair(kept, rejected)
     rows = {
@@ -167,12 +167,13 @@ def check_export(files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> lis
     return problems
 
 
-def _clear(
+def clear_runs(
     runs: Sequence[Run],
     held_out: Sequence[Pair],
     parents: Mapping[str, Sequence[str]],
     similar: Mapping[str, Sequence[tuple[str, float]]],
 ) -> dict[str, Clearance]:
+    """What the firewall says of each run by its id: lineage first, then texts."""
     known = {**parents, **{run.id: run.parents for run in runs if run.parents is not None}}
     # What a run was made from is an original unless its own lineage is on record.
     origins = {parent for made_from in known.values() for parent in made_from}

@@ -1,0 +1,1 @@
+"""Which judged runs become evidence in the playbook, and which teach a refiner."""

@@ -1,0 +1,78 @@
+"""The closed loop end to end: a fleet of its own, and a gateway that is given and left clean."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from scripts.private_fleet import PrivateFleet
+from shared.daemons import ROOT
+
+SCRIPT = ROOT / "scripts" / "loop"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.timeout(240)
+def test_the_fast_loop_runs_every_step_and_takes_back_what_it_made(tmp_path: Path) -> None:
+    out, export = tmp_path / "out.json", tmp_path / "export"
+    with PrivateFleet() as fleet:
+        gateway = fleet.urls["gateway"]
+        places = ("--gateway", gateway, "--out", str(out), "--export", str(export))
+        done = run("--fast", *places)
+        assert done.returncode == 0, done.stdout + done.stderr
+        playbook = httpx.get(f"{gateway}/v1/matrix/playbook", params={"retired": True}).json()
+        corpora = httpx.get(f"{gateway}/v1/matrix/corpora").json()["corpora"]
+        (refiner,) = httpx.get(f"{gateway}/v1/observer/refiners").json()["refiners"]
+        stats = httpx.get(f"{gateway}/v1/observer/stats").json()
+    record = json.loads(out.read_text())
+    rounds = record["rounds"]
+    assert (record["passed"], len(rounds)) == (True, 3)
+    assert all(one["held"]["queries"] == 16 for one in rounds)
+    assert rounds[0]["held"]["delta"] == 0
+    for one in rounds[1:]:
+        # Every step of a round did something, and what is held out was offered and stopped.
+        assert one["tasks"]["accepted"] >= one["feed"]["recorded"] > 0
+        assert one["feed"]["held_out_offered"] > one["feed"]["held_out_recorded"] == 0
+        assert one["feed"]["withheld"]["stopped: lineage"] >= one["feed"]["held_out_offered"]
+        assert 0 < one["refine"]["learnt"] <= one["tasks"]["tasks"]
+        assert one["control_moved"] == 0
+        assert one["distil"]["same_again"]
+        assert (one["drift"]["anchors"] >= 30, one["drift"]["changed"]) == (True, 0)
+    sources = {one["source"] for one in playbook["episodes"]}
+    assert sources == {"distilled:deterministic/1"}
+    assert playbook["retired"] == playbook["total"] > 0
+    assert (corpora, bool(refiner["frozen"])) == ([], True)
+    assert stats["by_mode"]["distillation.feed"]["by_verdict"]["accepted"] > 0
+    manifest = json.loads((export / "manifest.json").read_text())
+    assert manifest["run_hash"] == rounds[-1]["distil"]["run_hash"]
+    lines = (export / "chat.jsonl").read_text().splitlines()
+    assert len(lines) == rounds[-1]["distil"]["rows"]["chat.jsonl"] > 0
+    page = out.with_suffix(".html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.count("<svg") == 2
+
+
+def test_what_cannot_be_run_is_told(tmp_path: Path) -> None:
+    missing = run("--dataset", str(tmp_path / "nothing"))
+    assert missing.returncode == 2
+    assert "is not a folder" in missing.stderr
+    absent = run("--fast", "--gateway", "http://127.0.0.1:1")
+    assert absent.returncode == 2
+    assert "cannot be reached" in absent.stderr
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "text": "x"}\n')
+    lone = "".join(f'{{"_id": "q{n}", "text": "ask {n}"}}\n' for n in range(6))
+    (tmp_path / "queries.jsonl").write_text(lone)
+    (tmp_path / "qrels.tsv").write_text("".join(f"q{n}\td\t1\n" for n in range(6)))
+    single = run("--dataset", str(tmp_path))
+    assert single.returncode == 2
+    assert "one query a topic" in single.stderr
