@@ -32,6 +32,10 @@ doctor:
 bench *names:
     scripts/bench {{ names }}
 
+# The official MCP conformance suite against mcpd; installs it at the first run (npm)
+conformance:
+    scripts/conformance
+
 # Start a new daemon: folder, section, wire, client, unit, docs and smoke
 new name:
     scripts/new_daemon {{ name }}

@@ -29,6 +29,7 @@ from shared.sections.data import (
 from shared.sections.embed import EmbeddSection, FakeOllamaSection
 from shared.sections.learning import PathwaydSection
 from shared.sections.matrix import MatrixdSection, ModelsSection
+from shared.sections.mcp import McpdSection
 from shared.sections.observe import ObserverdSection
 from shared.sections.vectors import VectordSection
 
@@ -60,6 +61,7 @@ class Config(Section):
     matrixd: MatrixdSection = MatrixdSection()
     observerd: ObserverdSection = ObserverdSection()
     chatd: ChatdSection = ChatdSection()
+    mcpd: McpdSection = McpdSection()
     models: ModelsSection = ModelsSection()
 
     @model_validator(mode="after")

@@ -112,9 +112,11 @@ class GuardedProtocol(HttpToolsProtocol):
         if self.pace.stage is not Stage.HEAD:
             return  # a trailer: it came after whatever it would have changed
         name = name.lower()
+        # The parser leaves blanks behind a value, which are no part of it (RFC 9110, 5.5).
+        value = value.strip(b" \t")
         if name == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
-        elif name == b"transfer-encoding" and value.strip().lower() != b"chunked":
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
             raise self._stop_parsing(
                 Invalid("The only transfer coding understood here is 'chunked'.")
             )

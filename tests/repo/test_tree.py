@@ -28,6 +28,7 @@ SMOKES = {
     "matrixd": "matrix",
     "observerd": "observer",
     "chatd": "chatd",
+    "mcpd": "mcp",
 }
 # The gateway has no routes of its own to model: it passes on those of the others.
 WITHOUT_WIRE = {"gateway"}

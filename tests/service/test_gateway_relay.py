@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from services.gateway.app import create_app
+from shared.daemons import BUILT
 from tests.support.apps import make_config
 from tests.support.sockets import (
     Client,
@@ -413,11 +414,12 @@ async def test_the_clients_deadline_ends_the_wait(tmp_path: Path) -> None:
 
 
 async def test_absent_daemons_and_prefixes_answer_in_each_callers_shape(tmp_path: Path) -> None:
-    async with gateway(tmp_path, answer) as (port, _):
+    here = {"daemons": [name for name in BUILT if name != "mcpd"]}
+    async with gateway(tmp_path, answer, fleet=here) as (port, _):
         absent = await fetch(port, request("/v1/mcp/tools"))
         assert absent.status == 503
         assert error_of(absent)["details"] == {"daemon": "mcpd"}
-        assert "not part of this build" in error_of(absent)["message"]
+        assert "not part of this fleet" in error_of(absent)["message"]
         assert absent.all(b"x-should-retry") == [b"false"]
         unknown = await fetch(port, request("/v1/absent"))
         assert unknown.status == 404

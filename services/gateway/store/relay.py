@@ -63,8 +63,8 @@ class Relay:
         pool = self._pools.get(route.daemon)
         if pool is None:
             raise Unavailable(
-                f"{route.daemon} is not part of this build, so nothing serves "
-                f"{route.path.decode('ascii')} here. GET /ready lists the daemons that are.",
+                f"{route.daemon} is not part of this fleet, so nothing serves "
+                f"{route.path.decode('ascii')} here. Add it to fleet.daemons, or empty that.",
                 details={"daemon": route.daemon},
                 headers={"x-should-retry": "false"},
             )

@@ -1,0 +1,1 @@
+"""mcpd: the system as tools, resources and prompts for agents, over MCP."""

@@ -1,0 +1,1 @@
+"""What mcpd stands on: the MCP SDK, and the gateway."""
