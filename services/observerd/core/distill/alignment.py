@@ -9,6 +9,7 @@ collection and of an intent collection, and measured on others (docs/distillatio
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -21,10 +22,10 @@ Words = tuple[str, ...]
 # A word in common, beside its rarity; one that is missing; one that is new, and its rarity.
 MATCH, MISSING, NEW, NEW_RARITY = 2.0, 2.5, 1.5, 0.15
 # A whole text from here on is an edited copy; a text inside a longer one from here on.
-WHOLE_FROM, INSIDE_FROM = 9.0, 16.0
+WHOLE_FROM, INSIDE_FROM = 9.0, 20.0
 TURN_RARITY = 0.3
 # Texts looked at closely for each text checked, and entries of the index read to find them.
-_CANDIDATES, _POSTINGS = 6, 5000
+_CANDIDATES, _POSTINGS = 6, 1500
 # How much the rest of a text counts when candidates are ranked.
 _REST = 0.3
 # Pairs of equal words past which two texts are too long to align; their 8-grams find those.
@@ -106,8 +107,9 @@ class Originals:
             for at in holders:
                 shared[at] += self._rarity[word]
         mass = _REST * sum(self.rarity(word) for word in words)
-        ranked = sorted(shared, key=lambda at: (-shared[at] / (self._mass[at] + mass), at))
-        return ranked[:_CANDIDATES]
+        return heapq.nsmallest(
+            _CANDIDATES, shared, key=lambda at: (-shared[at] / (self._mass[at] + mass), at)
+        )
 
     def _compare(self, words: Words, at: int) -> Likeness | None:
         original = self._texts[at]

@@ -94,6 +94,7 @@ class Firewall:
     def __init__(self, held_out: Iterable[Pair], background: Iterable[Pair] = ()) -> None:
         self._texts: list[_Held] = []
         self._exact: dict[Words, str] = {}
+        self._prompts: dict[Words, str] = {}
         self._inside: dict[int, dict[Words, str]] = defaultdict(dict)
         self._grams: dict[Words, list[int]] = defaultdict(list)
         self.size = 0
@@ -101,6 +102,10 @@ class Firewall:
         for pair in held_out:
             self.size += 1
             for where, words in _parts(pair):
+                if where == "prompt":
+                    # The same question, however short, is the held-out one; a short answer is
+                    # everybody's.
+                    self._prompts.setdefault(words, pair.id)
                 if len(words) >= ALONE_WORDS or where == "joined":
                     self._add(pair.id, words)
                     if _to_align(where, words):
@@ -152,12 +157,12 @@ class Firewall:
 
     def _check_words(self, where: Where, words: Words) -> Iterator[Hit]:
         name = self._exact.get(words)
+        if name is None and where == "prompt":
+            name = self._prompts.get(words)
         if name is not None:
             yield Hit("exact", where, name, 1.0, "stopped")
             return
-        found = Counter(
-            at for gram in set(_cut(words, GRAM)) for at in self._grams.get(gram, ())
-        )
+        found = Counter(at for gram in set(_cut(words, GRAM)) for at in self._grams.get(gram, ()))
         if found:
             shares = {at: count / self._texts[at].grams for at, count in found.items()}
             best = max(shares, key=lambda at: (shares[at], -at))
