@@ -224,7 +224,7 @@ def measure_firewall(threads: list[Thread], embedder: Embedder, seed: int) -> di
     for half in (0, 1):
         held = make_rows([t for t in threads if t.number % 2 == half])
         rows = make_rows([t for t in threads if t.number % 2 != half])
-        wall = Firewall(held)
+        wall = Firewall(held, rows)
         prompts = list(dict.fromkeys(pair.prompt for pair in held))
         matrix = embedder.embed(prompts)
 

@@ -62,6 +62,47 @@ def test_clean_rows_pass() -> None:
 
 
 @pytest.mark.parametrize("part", ["prompt", "answer"])
+@pytest.mark.parametrize(("rate", "least"), [(0.1, 0.99), (0.2, 0.95), (0.3, 0.80)])
+def test_one_edited_field_beside_a_strangers_is_found(part: str, rate: float, least: float) -> None:
+    dice = random.Random(8)
+    found = 0
+    for pair, stranger in zip(HELD, make_pairs("c", 9), strict=True):
+        prompt = edit(pair.prompt, rate, dice) if part == "prompt" else stranger.prompt
+        answer = edit(pair.answer, rate, dice) if part == "answer" else stranger.answer
+        clearance = WALL.check_row(Pair("x", prompt, answer))
+        found += any(hit.held_out == pair.id for hit in clearance.hits)
+    assert found / len(HELD) >= least
+
+
+def test_an_edited_copy_inside_a_longer_text_is_found() -> None:
+    dice = random.Random(10)
+    for pair, stranger in zip(HELD[:30], make_pairs("c", 11, 30), strict=True):
+        inside = f"{stranger.answer} {edit(pair.answer, 0.2, dice)} {stranger.prompt}"
+        assert WALL.check_row(Pair("x", "q", inside)).decision != "clear"
+
+
+def test_the_same_words_in_another_order_are_no_copy() -> None:
+    for pair in HELD[:30]:
+        words = pair.answer.split()
+        random.Random(12).shuffle(words)
+        found = WALL.check_row(Pair("x", "q", " ".join(words)))
+        assert not any(hit.test == "edited" for hit in found.hits)
+
+
+def test_a_question_of_one_word_is_known_again_and_a_short_answer_is_not() -> None:
+    wall = Firewall([Pair("h", "Meniscus?", "No")])
+    assert wall.check_row(Pair("x", "meniscus", "A curve.")).reason == "stopped: exact"
+    assert wall.check_row(Pair("x", "Is it flat?", "No")).decision == "clear"
+
+
+def test_texts_too_long_to_align_are_left_to_their_grams() -> None:
+    long = " ".join(f"{word} the" for word in TOPICS * 12)
+    wall = Firewall([Pair("h", "q", long)])
+    found = wall.check_row(Pair("x", "p", f"{long} more of it"))
+    assert found.reason == "stopped: coverage"
+
+
+@pytest.mark.parametrize("part", ["prompt", "answer"])
 def test_a_leak_in_one_field_alone_is_stopped(part: str) -> None:
     clean = make_pairs("c", 4, 1)[0]
     for pair in HELD[:20]:

@@ -179,7 +179,7 @@ def clear_runs(
     origins = {parent for made_from in known.values() for parent in made_from}
     lineage = {**dict.fromkeys(origins, ()), **known}
     taints = find_taints([run.id for run in runs], lineage, {pair.id for pair in held_out})
-    wall = Firewall(held_out)
+    wall = Firewall(held_out, (Pair(run.id, run.prompt, run.answer) for run in runs))
     return {
         run.id: wall.check_row(
             Pair(run.id, run.prompt, run.answer),

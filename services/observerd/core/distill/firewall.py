@@ -2,43 +2,41 @@
 
 Tests in this order, each on the prompt, the answer and both joined: lineage (`lineage`), the
 whole text as normalised words, the share of a held-out text's 8-grams, any single 8-gram, short
-texts as whole strings, the share of its 3-grams (what is left when every third word was
-changed), and similarity by embedding, which the caller measures. What is proof stops a row;
-what is suspicion puts it in quarantine, where a person may look. Neither is exported.
+texts as whole strings, an alignment of its words (`alignment`: what is left when every third
+word was changed), and similarity by embedding, which the caller measures. What is proof stops a
+row; what is suspicion puts it in quarantine, where a person may look. Neither is exported.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from services.observerd.core.distill.alignment import Likeness, Originals
 from services.observerd.core.distill.lineage import Taint
 from services.observerd.core.distill.words import TURNS, normalise_words
 
-FIREWALL = "firewall/1"
+FIREWALL = "firewall/2"
 Decision = Literal["clear", "quarantined", "stopped"]
-Test = Literal["lineage", "exact", "coverage", "ngram", "short", "reworded", "similar"]
+Test = Literal["lineage", "exact", "coverage", "ngram", "short", "edited", "similar"]
 Where = Literal["row", "prompt", "answer", "joined"]
 Words = tuple[str, ...]
 
-LONG_GRAM, SHORT_GRAM = 8, 3
+GRAM = 8
 # Share of a held-out text's 8-grams that proves a copy.
 COVERAGE_STOPS = 0.5
 # Words of a gram that must carry content for it to tell: turns of phrase are everybody's.
-LONG_TELLING, SHORT_TELLING = 3, 2
-# Share of its 3-grams that makes a text suspect, how many are enough to say so, and how many
-# of them must tell.
-REWORDED_SHARE, REWORDED_COUNT, REWORDED_TELLING = 0.2, 5, 3
-REWORDED_SHORT, REWORDED_LEAST = 0.4, 3
+GRAM_TELLING = 3
 # Texts under this many words are sought as whole strings.
 SHORT_WORDS = 13
 # From here on a short text counts inside a longer one; below only as a whole field.
 INSIDE_WORDS = 5
 # Shorter fields ("yes", "thank you") say nothing alone, only joined with the other field.
 ALONE_WORDS = 3
+# Under this many words prompt and answer are aligned joined, too.
+JOINED_WORDS = 2 * SHORT_WORDS
 SIMILAR_COSINE = 0.93
 
 
@@ -82,9 +80,7 @@ class Clearance:
 @dataclass(frozen=True, slots=True)
 class _Held:
     id: str
-    words: Words
-    long: int
-    short: int
+    grams: int
 
 
 class Firewall:
@@ -92,33 +88,43 @@ class Firewall:
 
     Args:
         held_out: pairs that may not be seen in training. An empty field is no text.
+        background: rows on their way to training, say: they too show what words are common.
     """
 
-    def __init__(self, held_out: Iterable[Pair]) -> None:
+    def __init__(self, held_out: Iterable[Pair], background: Iterable[Pair] = ()) -> None:
         self._texts: list[_Held] = []
         self._exact: dict[Words, str] = {}
+        self._prompts: dict[Words, str] = {}
         self._inside: dict[int, dict[Words, str]] = defaultdict(dict)
-        self._long: dict[Words, list[int]] = defaultdict(list)
-        self._short: dict[Words, list[int]] = defaultdict(list)
+        self._grams: dict[Words, list[int]] = defaultdict(list)
         self.size = 0
+        aligned: dict[Words, str] = {}
         for pair in held_out:
             self.size += 1
             for where, words in _parts(pair):
+                if where == "prompt":
+                    # The same question, however short, is the held-out one; a short answer is
+                    # everybody's.
+                    self._prompts.setdefault(words, pair.id)
                 if len(words) >= ALONE_WORDS or where == "joined":
                     self._add(pair.id, words)
+                    if _to_align(where, words):
+                        aligned.setdefault(words, pair.id)
+        self._aligned = list(aligned.values())
+        self._originals = Originals(
+            list(aligned),
+            (words for pair in background for where, words in _parts(pair) if where != "joined"),
+        )
 
     def _add(self, name: str, words: Words) -> None:
         at = len(self._texts)
-        long = set(_tell(_grams(words, LONG_GRAM), LONG_TELLING))
-        short = set(_grams(words, SHORT_GRAM))
-        self._texts.append(_Held(name, words, len(long), len(short)))
+        grams = set(_tell(_cut(words, GRAM), GRAM_TELLING))
+        self._texts.append(_Held(name, len(grams)))
         self._exact.setdefault(words, name)
         if INSIDE_WORDS <= len(words) < SHORT_WORDS:
             self._inside[len(words)].setdefault(words, name)
-        for gram in long:
-            self._long[gram].append(at)
-        for gram in short:
-            self._short[gram].append(at)
+        for gram in grams:
+            self._grams[gram].append(at)
 
     def check_row(
         self,
@@ -151,42 +157,37 @@ class Firewall:
 
     def _check_words(self, where: Where, words: Words) -> Iterator[Hit]:
         name = self._exact.get(words)
+        if name is None and where == "prompt":
+            name = self._prompts.get(words)
         if name is not None:
             yield Hit("exact", where, name, 1.0, "stopped")
             return
-        found = self._count(self._long, _grams(words, LONG_GRAM))
+        found = Counter(at for gram in set(_cut(words, GRAM)) for at in self._grams.get(gram, ()))
         if found:
-            shares = {at: count / self._texts[at].long for at, count in found.items()}
+            shares = {at: count / self._texts[at].grams for at, count in found.items()}
             best = max(shares, key=lambda at: (shares[at], -at))
             if shares[best] >= COVERAGE_STOPS:
                 yield Hit("coverage", where, self._texts[best].id, shares[best], "stopped")
             else:
                 yield Hit("ngram", where, self._texts[best].id, shares[best], "quarantined")
         for size, texts in self._inside.items():
-            for gram in _grams(words, size):
+            for gram in _cut(words, size):
                 if gram in texts:
                     yield Hit("short", where, texts[gram], 1.0, "stopped")
                     break
-        found = self._count(self._short, _grams(words, SHORT_GRAM))
-        telling = self._count(self._short, _tell(_grams(words, SHORT_GRAM), SHORT_TELLING))
-        shares = {
-            at: count / self._texts[at].short
-            for at, count in found.items()
-            if count >= _enough(self._texts[at].short) and telling[at] >= REWORDED_TELLING
-        }
-        if shares:
-            best = max(shares, key=lambda at: (shares[at], -at))
-            if shares[best] >= REWORDED_SHARE:
-                yield Hit("reworded", where, self._texts[best].id, shares[best], "quarantined")
-
-    @staticmethod
-    def _count(index: dict[Words, list[int]], grams: Iterable[Words]) -> Counter[int]:
-        return Counter(at for gram in set(grams) for at in index.get(gram, ()))
+        likest = self._originals.find_likest(words) if _to_align(where, words) else None
+        if likest is not None and likest.suspect:
+            name = self._aligned[likest.at]
+            yield Hit("edited", where, name, _strength(likest), "quarantined")
 
 
-def _enough(grams: int) -> int:
-    """How many 3-grams of a text that has so many make it suspect."""
-    return min(REWORDED_COUNT, max(REWORDED_LEAST, math.ceil(REWORDED_SHORT * grams)))
+def _to_align(where: Where, words: Words) -> bool:
+    """Joined texts only where their fields are too short to be told alone."""
+    return where != "joined" or len(words) < JOINED_WORDS
+
+
+def _strength(found: Likeness) -> float:
+    return round(max(found.whole, found.inside), 3)
 
 
 def _tell(grams: Iterable[Words], least: int) -> Iterator[Words]:
@@ -205,5 +206,5 @@ def _parts(pair: Pair) -> list[tuple[Where, Words]]:
     return parts
 
 
-def _grams(words: Words, size: int) -> Iterator[Words]:
+def _cut(words: Words, size: int) -> Iterator[Words]:
     return (words[at : at + size] for at in range(len(words) - size + 1))
