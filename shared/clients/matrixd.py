@@ -123,11 +123,15 @@ class MatrixdClient(ServiceClient):
         """
         return await self._post(PLAYBOOK, request, Recorded, key)
 
-    async def list_episodes(self, limit: int = 100, cursor: str | None = None) -> EpisodeList:
-        """A page of the playbook, newest first."""
+    async def list_episodes(
+        self, limit: int = 100, cursor: str | None = None, *, retired: bool = False
+    ) -> EpisodeList:
+        """A page of the playbook, newest first; with `retired` also what was withdrawn."""
         params: dict[str, str | int] = {"limit": limit}
         if cursor is not None:
             params["cursor"] = cursor
+        if retired:
+            params["retired"] = "true"
         response = await self.request("GET", PLAYBOOK, params=params)
         return EpisodeList.model_validate_json(response.content)
 
