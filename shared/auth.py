@@ -5,8 +5,17 @@ from __future__ import annotations
 import hmac
 import ipaddress
 from collections.abc import Iterable
+from typing import Protocol
 
 from shared.errors import Forbidden, Unauthorized
+
+
+class Admission(Protocol):
+    """Decides before a request is read whether its sender may come in; raises if not."""
+
+    def check(self, peer: str, authorization: bytes | None, api_key: bytes | None) -> None:
+        """Lets the request pass or raises; see `Gatekeeper.check`."""
+        ...
 
 
 class Gatekeeper:
@@ -37,19 +46,30 @@ class Gatekeeper:
         """
         if not self.enabled:
             return
-        if peer and not self._is_allowed(peer):
-            raise Forbidden(
-                "This client address is not on the allow-list. Add its network to auth.allow_ips.",
-            )
+        self.check_address(peer)
         given = api_key
         if authorization is not None and authorization[:7].lower() == b"bearer ":
             given = authorization[7:].strip()
-        # Constant time, whatever was sent, so that timing tells nothing about the token.
-        if not hmac.compare_digest(given or b"", self._token):
+        if not self.is_token(given or b""):
             raise Unauthorized(
                 "A valid token is required: send it as 'Authorization: Bearer <token>'.",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+
+    def check_address(self, peer: str) -> None:
+        """Lets a client's address pass or raises; the token is not looked at.
+
+        Raises:
+            Forbidden: the address is outside the allow-list.
+        """
+        if self.enabled and peer and not self._is_allowed(peer):
+            raise Forbidden(
+                "This client address is not on the allow-list. Add its network to auth.allow_ips.",
+            )
+
+    def is_token(self, given: bytes) -> bool:
+        """Whether this is the token: in constant time, so that timing tells nothing about it."""
+        return hmac.compare_digest(given, self._token)
 
     def _is_allowed(self, peer: str) -> bool:
         known = self._known.get(peer)

@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from shared import context
-from shared.auth import Gatekeeper
+from shared.auth import Admission, Gatekeeper
 from shared.config import Config
 from shared.errors import Internal, Invalid, LakehouseError, Timeout, TooLarge
 from shared.guard import Guard
@@ -69,6 +69,7 @@ class Edge:
         metrics: where requests are counted.
         access_log: where they are written.
         render_error: error body for a scope; the envelope unless given.
+        gatekeeper: who is let in; whoever has the token unless given.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Edge:
         metrics: Metrics,
         access_log: AccessLog,
         render_error: RenderError = render_envelope,
+        gatekeeper: Admission | None = None,
     ) -> None:
         self.app = app
         self.service = service
@@ -89,7 +91,7 @@ class Edge:
         self.access_log = access_log
         self.render_error = render_error
         self.guard = Guard(config.http.max_header_bytes, [*config.http.allowed_hosts, section.host])
-        self.gatekeeper = Gatekeeper(config.token, config.auth.allow_ips)
+        self.gatekeeper = gatekeeper or Gatekeeper(config.token, config.auth.allow_ips)
         self.slots = Slots(section.max_concurrency, section.max_queue)
         self.under_way: set[Exchange] = set()
         self._ticking_on: asyncio.AbstractEventLoop | None = None

@@ -1,4 +1,4 @@
-"""The gateway's app: the proxy path, and the few routes of its own.
+"""The gateway's app: the proxy path, the console, and the few routes of its own.
 
 It is a FastAPI app like every daemon's. What lies under `/v1` belongs to other daemons and
 is carried there by raw ASGI, around the framework: the framework's share of a small proxied
@@ -15,6 +15,8 @@ from pathlib import Path
 import orjson
 from fastapi import FastAPI, Response
 
+from services.gateway.console.door import OPENED, AddressCheck, Door
+from services.gateway.console.entry import LazyConsole, is_console
 from services.gateway.core.openapi import merge_documents
 from services.gateway.core.pages import content_security_policy
 from services.gateway.core.routing import find_shape
@@ -38,16 +40,24 @@ DOCS_PAGE = Path(__file__).parent / "pages" / "docs.html"
 
 
 class Gateway(FastAPI):
-    """A FastAPI app in front of which the proxy path stands."""
+    """A FastAPI app in front of which the proxy path stands, and the console."""
 
     proxy: App | None = None
+    console: App | None = None
+    door: Door | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request: to the proxy path, or to the routes of this app."""
+        """One request: to the proxy path, the console, or the routes of this app."""
         if self.proxy is not None and scope["type"] == "http" and is_proxied(scope["path"]):
             await self.proxy(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
+            return
+        if self.console is not None and scope["type"] == "http":
+            if is_console(scope["path"]):
+                await self.console(scope, receive, send)
+                return
+            if self.door is not None and self.door.token and scope["path"] in OPENED:
+                scope, send = self.door.admit(scope, send)
+        await super().__call__(scope, receive, send)
 
 
 def is_proxied(path: str) -> bool:
@@ -87,6 +97,7 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
             clock.stop()
             for pool in pools.values():
                 pool.close()
+            await console.aclose()
             await fleet.aclose()
 
     app = create_base(
@@ -106,6 +117,18 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
         metrics=app.state.metrics,
         access_log=app.state.access_log,
         render_error=render_error,
+    )
+    app.door = Door(config)
+    console = LazyConsole(config, app.door, app.state.metrics.render, transports)
+    app.console = Edge(
+        console,
+        service=SERVICE,
+        config=config,
+        # Uploads and models' answers pass there; its pages have a shorter time of their own.
+        section=section.model_copy(update={"request_timeout_s": config.ingestd.request_timeout_s}),
+        metrics=app.state.metrics,
+        access_log=app.state.access_log,
+        gatekeeper=AddressCheck(app.door.gatekeeper),
     )
     add_documents(app, config, fleet)
     return app

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from shared.clients.base import ServiceClient
+import httpx
+
+from shared.clients.base import TRANSPORT_ERRORS, ServiceClient
 from shared.config import Config
+from shared.errors import Upstream
 from shared.runtime import Transports
 from shared.wire.chatd import ChatRequest, ChatResponse, Providers, UsageReport
 from shared.wire.chatd_openai import ChatMessage
@@ -47,6 +51,29 @@ class ChatdClient(ServiceClient):
         )
         return ChatResponse.model_validate_json(response.content)
 
+    @asynccontextmanager
+    async def stream_chat(
+        self, model: str, messages: Sequence[ChatMessage | Mapping[str, Any]], **fields: Any
+    ) -> AsyncGenerator[AsyncIterator[bytes]]:
+        """An answer as it comes: the bytes of chatd's server-sent events, piece by piece.
+
+        The pieces end early with chatd's own error event where the answer breaks off there.
+
+        Raises:
+            LakehouseError: before the first piece, what chatd refused; Upstream while reading.
+        """
+        asked = ChatRequest.model_validate(
+            {"model": model, "messages": messages, "stream": True, **fields}
+        )
+        async with self.stream(
+            "POST",
+            "/chat",
+            headers={"content-type": "application/json"},
+            content=asked.model_dump_json(exclude_unset=True, by_alias=True),
+            timeout_s=ANSWER_S,
+        ) as response:
+            yield _read_pieces(response)
+
     async def providers(self, probe: bool = False) -> Providers:
         """Which providers are registered; with `probe` who answers, and the tiers' states."""
         params = {"probe": "1"} if probe else {}
@@ -57,3 +84,14 @@ class ChatdClient(ServiceClient):
         """What has been asked for, and what it cost."""
         response = await self.request("GET", "/chat/usage")
         return UsageReport.model_validate_json(response.content)
+
+
+async def _read_pieces(response: httpx.Response) -> AsyncGenerator[bytes]:
+    try:
+        async for piece in response.aiter_raw():
+            yield piece
+    except TRANSPORT_ERRORS as error:
+        raise Upstream(
+            "The answer broke off in the middle. Ask again; chatd's log has the reason.",
+            details={"peer": "chatd"},
+        ) from error

@@ -130,11 +130,17 @@ class MatrixdClient(ServiceClient):
         *,
         source: str | None = None,
         run_id: str | None = None,
+        retired: bool = False,
     ) -> EpisodeList:
-        """A page of the playbook, newest first; of one source or one run, if said."""
+        """A page of the playbook, newest first; of one source or one run, if said.
+
+        With `retired` also what was withdrawn.
+        """
         params: dict[str, str | int] = {"limit": limit}
         given = {"cursor": cursor, "source": source, "run_id": run_id}
         params |= {name: value for name, value in given.items() if value is not None}
+        if retired:
+            params["retired"] = "true"
         response = await self.request("GET", PLAYBOOK, params=params)
         return EpisodeList.model_validate_json(response.content)
 

@@ -1,4 +1,4 @@
-"""Client of observerd: events, and workflow runs."""
+"""Client of observerd: events, workflow runs, and the telling of drift."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from shared.clients.base import ServiceClient
 from shared.config import Config
 from shared.runtime import Transports
 from shared.wire.observerd import EventsAccepted, ObservedRun, ObserverStats
+from shared.wire.observerd_judging import DriftAnswer, DriftRequest
 from shared.wire.observerd_workflows import (
     ModeList,
     ResumeRequest,
+    RunList,
     RunStarted,
     RunView,
     WorkflowSpec,
@@ -71,6 +73,25 @@ class ObserverdClient(ServiceClient):
         response = await self.request("POST", RUNS, content=content, headers=_JSON)
         return RunStarted.model_validate_json(response.content)
 
+    async def start_document(self, document: bytes, content_type: str) -> RunStarted:
+        """Starts a workflow from its text as a person wrote it, JSON or YAML.
+
+        Raises:
+            Invalid: with everything that is wrong with it.
+            Conflict: another run has this id.
+        """
+        headers = {"content-type": content_type}
+        response = await self.request("POST", RUNS, content=document, headers=headers)
+        return RunStarted.model_validate_json(response.content)
+
+    async def list_runs(self, limit: int = 100, cursor: str | None = None) -> RunList:
+        """A page of workflow runs, newest first."""
+        params: dict[str, str | int] = {"limit": limit}
+        if cursor is not None:
+            params["cursor"] = cursor
+        response = await self.request("GET", RUNS, params=params)
+        return RunList.model_validate_json(response.content)
+
     async def get_run(self, run_id: str, wait_s: float = 0.0) -> RunView:
         """A run, as soon as it has ended or `wait_s` is over.
 
@@ -102,6 +123,18 @@ class ObserverdClient(ServiceClient):
         """What nodes can do."""
         response = await self.request("GET", "/observer/workflows/modes")
         return ModeList.model_validate_json(response.content)
+
+    async def compare_samples(self, request: DriftRequest) -> DriftAnswer:
+        """Whether two samples differ by more than chance, feature by feature.
+
+        Raises:
+            Invalid: the samples cannot be compared.
+        """
+        content = request.model_dump_json(exclude_defaults=True)
+        response = await self.request(
+            "POST", "/observer/drift/distributions", content=content, headers=_JSON
+        )
+        return DriftAnswer.model_validate_json(response.content)
 
 
 def run_path(run_id: str) -> str:

@@ -17,8 +17,10 @@ from shared.wire.pathwayd import (
     PathwayResults,
     PathwaySearch,
     PathwayStats,
+    Status,
     Trace,
     TraceAdd,
+    TraceList,
     TraceRevise,
     TracesAdded,
     TraceUpdate,
@@ -84,6 +86,18 @@ class PathwaydClient(ServiceClient):
         params = {} if version is None else {"version": version}
         response = await self.request("GET", trace_path(trace_id), params=params)
         return Trace.model_validate_json(response.content)
+
+    async def list_traces(
+        self, limit: int = 50, cursor: str | None = None, status: Status | None = None
+    ) -> TraceList:
+        """A page of traces by their last change, newest first."""
+        params: dict[str, str | int] = {"limit": limit}
+        if cursor is not None:
+            params["cursor"] = cursor
+        if status is not None:
+            params["status"] = status
+        response = await self.request("GET", TRACES, params=params)
+        return TraceList.model_validate_json(response.content)
 
     async def history(self, trace_id: str, limit: int = 100) -> History:
         """A trace's past, newest first."""

@@ -63,6 +63,19 @@ class QuerydClient(ServiceClient):
             yield self._read_pieces(response)
 
     @asynccontextmanager
+    async def stream_as(
+        self, request: SqlRequest, accept: str
+    ) -> AsyncGenerator[tuple[str, AsyncIterator[bytes]]]:
+        """A query's answer in a format of the caller's: its media type, and its bytes.
+
+        Raises:
+            NotAcceptable: queryd has no such format.
+            Upstream: while reading: the query failed in the middle.
+        """
+        async with self.stream("POST", SQL_PATH, **_body(request, accept)) as response:
+            yield response.headers.get("content-type", accept), self._read_pieces(response)
+
+    @asynccontextmanager
     async def stream_rows(
         self, request: SqlRequest
     ) -> AsyncGenerator[AsyncIterator[dict[str, Any]]]:

@@ -24,6 +24,8 @@ class GatewaySection(DaemonSection):
     silence_timeout_s: float = Field(default=300.0, gt=0)
     ready_timeout_s: float = Field(default=2.0, gt=0)
     document_max_age_s: float = Field(default=60.0, ge=0)
+    console_session_s: float = Field(default=43_200.0, ge=60)
+    console_reports: Path = Path("../reports")
 
 
 class StoragedSection(DaemonSection):

@@ -99,6 +99,7 @@ class NodeView(Response):
 
     state: NodeState
     mode: str
+    depends_on: list[str] = []
     attempts: int = 0
     executions: int = 0
     skip_cause: SkipCause | None = None

@@ -49,7 +49,7 @@ async def stream_progress(alive: Execution | None, ended: RunRow | None) -> Asyn
         before, seen = seen, alive.version
         for name, version in list(alive.changes.items()):
             if version > before:
-                node = view_node(alive.run.nodes[name], alive.plan.nodes[name].spec.mode)
+                node = view_node(alive.run.nodes[name], alive.plan.nodes[name].spec)
                 yield _make("node", version, {"node_id": name, **node.model_dump(mode="json")})
     yield _make("end", alive.version, view_run(alive.run).model_dump(mode="json"))
 

@@ -6,6 +6,7 @@ from services.observerd.core.workflow.states import Problem
 from services.observerd.store.steps import NodeRow, RunRow
 from shared.wire.observerd_workflows import (
     NodeError,
+    NodeSpec,
     NodeView,
     RunSummary,
     RunView,
@@ -22,9 +23,7 @@ def view_run(run: RunRow) -> RunView:
         status=run.status,
         outcome=run.outcome,
         error=_view_problem(run.error),
-        nodes={
-            node.id: view_node(run.nodes.get(node.id, NodeRow()), node.mode) for node in spec.nodes
-        },
+        nodes={node.id: view_node(run.nodes.get(node.id, NodeRow()), node) for node in spec.nodes},
         resumes=run.epoch,
         result_hash=run.result_hash,
         created_at=run.created_at,
@@ -33,11 +32,12 @@ def view_run(run: RunRow) -> RunView:
     )
 
 
-def view_node(node: NodeRow, mode: str) -> NodeView:
+def view_node(node: NodeRow, spec: NodeSpec) -> NodeView:
     """One node; only one that completed has an output."""
     return NodeView(
         state=node.state,
-        mode=mode,
+        mode=spec.mode,
+        depends_on=spec.depends_on,
         attempts=node.attempts,
         executions=node.executions,
         skip_cause=node.skip_cause,
