@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated
 
 import httpx
@@ -13,6 +13,7 @@ from services.ingestd.core.options import check_dataset, parse_media, parse_opti
 from services.ingestd.store.figures import Figures
 from services.ingestd.store.ingest import Ingests
 from services.ingestd.store.multipart import read_file_field
+from services.ingestd.store.sources import read_object, read_reference
 from services.ingestd.store.spool import Spool
 from services.ingestd.store.workers import Workers
 from shared.clients.catalogd import CatalogdClient
@@ -21,7 +22,7 @@ from shared.config import Config
 from shared.lockfile import DirectoryLock
 from shared.pool import BlockingPool
 from shared.runtime import create_base
-from shared.wire.ingestd import INGEST_PATH, IngestQuery, IngestResult
+from shared.wire.ingestd import INGEST_PATH, IngestQuery, IngestReference, IngestResult
 
 # Threads that write bodies; each ingest has one write under way at a time.
 _WRITERS = 4
@@ -33,6 +34,9 @@ _BODY = {
         "content": {
             "text/csv": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/gzip": {"schema": {"type": "string", "format": "binary"}},
+            "application/zstd": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {"schema": IngestReference.model_json_schema()},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -89,6 +93,8 @@ def create_app(
     ) -> IngestResult:
         """Adds a CSV file's rows to a dataset, or puts them in place of all others.
 
+        The file may be packed by gzip or Zstandard, or lie in storage already.
+
         Every row is in the table or among the rejects, with its line number and the reason.
         The same input with the same options is taken once, however often it is sent. 409
         when the file does not go with the dataset, naming each column; nothing is written.
@@ -98,7 +104,10 @@ def create_app(
         pieces = request.stream()
         if media.boundary is not None:
             pieces = read_file_field(pieces, media.boundary)
+        elif media.reference:
+            pieces = read_object(objects, await read_reference(pieces))
         ingests: Ingests = request.app.state.ingests
-        return await ingests.run(check_dataset(query.dataset), options, pieces)
+        async with aclosing(pieces):
+            return await ingests.run(check_dataset(query.dataset), options, pieces)
 
     return app

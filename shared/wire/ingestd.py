@@ -48,6 +48,12 @@ class IngestQuery(Request):
     encoding: str | None = Field(default=None, description="Of the text: utf-8, cp1252, utf-16, …")
 
 
+class IngestReference(Request):
+    """A file that lies in storage, beneath `uploads/`, in place of the file itself."""
+
+    object: str = Field(min_length=1, max_length=4096, pattern="^uploads/.+")
+
+
 class IngestResult(WithSchema):
     """What one ingest did. `rows_in = rows_out + rejects.count`, always.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import codecs
+import gzip
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
 from services.ingestd.core.job import Limits
-from shared.errors import LakehouseError, Unprocessable, UnsupportedMediaType
+from shared.errors import LakehouseError, TooLarge, Unprocessable, UnsupportedMediaType
 from tests.support.ingestd import Row, convert_bytes
 
 
@@ -252,6 +254,19 @@ def test_there_are_enough_nasty_files() -> None:
     assert len({case.name for case in CASES}) == len(CASES) >= 40
 
 
+TABLE = b"a,b\n" + b"".join(b"%d,%d\n" % (i, i * 7919 % 10007) for i in range(500))
+
+
+def zstd(data: bytes) -> bytes:
+    return bytes(pa.compress(data, codec="zstd"))
+
+
+def flip(data: bytes) -> bytes:
+    """The bytes with one bit changed in the middle."""
+    at = len(data) // 2
+    return data[:at] + bytes([data[at] ^ 4]) + data[at + 1 :]
+
+
 REFUSED: list[tuple[str, bytes, type[LakehouseError], str]] = [
     ("empty", b"", Unprocessable, "empty"),
     ("only a mark", codecs.BOM_UTF8, Unprocessable, "empty"),
@@ -260,7 +275,17 @@ REFUSED: list[tuple[str, bytes, type[LakehouseError], str]] = [
     ("only a header, no line end", b"a,b", Unprocessable, "no rows"),
     ("only a header and blank lines", b"a,b\n\n\n", Unprocessable, "no rows"),
     ("no line undamaged", b"a,b\n\xff,\xc3\xa9\n\xfe,\xc3\xa9\n", Unprocessable, "None of the 2"),
-    ("gzip", b"\x1f\x8b\x08\x00rest", UnsupportedMediaType, "gzip"),
+    ("damaged gzip", b"\x1f\x8b\x08\x00rest", Unprocessable, "gzip file is damaged"),
+    ("a cut gzip", gzip.compress(TABLE)[:-9], Unprocessable, "damaged or cut off"),
+    ("gzip, then rubbish", gzip.compress(TABLE) + b"rubbish", Unprocessable, "damaged"),
+    ("a flipped bit", flip(gzip.compress(TABLE)), Unprocessable, "damaged"),
+    ("a cut zstd", zstd(TABLE)[:-3], Unprocessable, "damaged or cut off"),
+    ("damaged zstd", zstd(TABLE)[:20] + b"xxxx", Unprocessable, "damaged"),
+    ("gzip in gzip", gzip.compress(gzip.compress(TABLE)), UnsupportedMediaType, "holds a gzip"),
+    ("zstd in gzip", gzip.compress(zstd(TABLE)), UnsupportedMediaType, "holds a Zstandard"),
+    ("a gzip of nothing", gzip.compress(b""), Unprocessable, "empty"),
+    ("a bomb", gzip.compress(b"0" * (80 << 20)), TooLarge, "unpacks to more than"),
+    ("a zstd bomb", zstd(b"0" * (80 << 20)), TooLarge, "unpacks to more than"),
     ("Parquet", b"PAR1rest", UnsupportedMediaType, "Parquet"),
     ("a zip", b"PK\x03\x04rest", UnsupportedMediaType, "zip"),
     ("a line over the limit", b"a,b\n1," + b"x" * 17_000_000 + b"\n", Unprocessable, "Line 2"),

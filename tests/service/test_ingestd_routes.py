@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from httpx import ASGITransport
 
@@ -224,7 +227,7 @@ async def test_bad_queries_are_refused_with_what_is_supported(
 @pytest.mark.parametrize(
     ("content_type", "says"),
     [
-        ("application/json", "text/csv"),
+        ("application/xml", "text/csv"),
         ("application/x-www-form-urlencoded", "--data-binary"),
         ("application/vnd.apache.parquet", "text/csv"),
     ],
@@ -237,12 +240,62 @@ async def test_other_bodies_are_415(trio: Trio, name: str, content_type: str, sa
 
 @pytest.mark.parametrize(
     ("data", "status"),
-    [(b"", 422), (b"id,name\n", 422), (b"\n\n", 422), (b"\x1f\x8b\x08\0", 415)],
+    [(b"", 422), (b"id,name\n", 422), (b"\n\n", 422), (b"\x1f\x8b\x08\0", 422)],
 )
 async def test_what_is_no_table_is_refused(trio: Trio, name: str, data: bytes, status: int) -> None:
     response = await trio.post(f"dataset={name}", data)
     assert response.status_code == status
     assert (await trio.catalogd.get(f"/catalog/datasets/{name}")).status_code == 404
+    assert trio.leftovers() == []
+
+
+PACKED = {
+    "gzip": (gzip.compress(CSV), "application/gzip", None),
+    "gzip as an encoding": (gzip.compress(CSV), "text/csv", "gzip"),
+    "two gzips": (gzip.compress(CSV[:20]) + gzip.compress(CSV[20:]), "application/gzip", None),
+    "zstd": (bytes(pa.compress(CSV, codec="zstd")), "application/zstd", None),
+}
+
+
+@pytest.mark.parametrize("kind", PACKED)
+async def test_packed_files_are_unpacked(trio: Trio, name: str, kind: str) -> None:
+    data, content_type, encoding = PACKED[kind]
+    headers = {"content-type": content_type}
+    if encoding is not None:
+        headers["content-encoding"] = encoding
+    plain = await trio.post(f"dataset={name}_plain", CSV)
+    packed = await trio.ingestd.post(f"/ingest?dataset={name}", content=data, headers=headers)
+    assert packed.status_code == 200, packed.text
+    same = ("rows_in", "rows_out", "schema", "warnings")
+    assert [packed.json()[key] for key in same] == [plain.json()[key] for key in same]
+    assert trio.leftovers() == []
+
+
+async def test_tabs_are_told_by_the_content_type(trio: Trio, name: str) -> None:
+    data = b"a,b\tc\n1,5\tx\n2,5\ty\n"
+    response = await trio.post(f"dataset={name}", data, "text/tab-separated-values")
+    assert [column["name"] for column in response.json()["schema"]] == ["a,b", "c"]
+
+
+async def test_a_file_in_storage_is_taken_by_its_key(trio: Trio, name: str) -> None:
+    key = f"uploads/{name}.csv"
+    assert (await trio.storaged.put(f"/storage/objects/{key}", content=CSV)).status_code == 201
+    body = json.dumps({"object": key}).encode()
+    taken = await trio.post(f"dataset={name}", body, "application/json")
+    assert taken.status_code == 200, taken.text
+    # It is the same input as the file itself.
+    sent = await trio.post(f"dataset={name}", CSV)
+    assert sent.json()["duplicate"] is True
+    assert sent.json()["ingest_id"] == taken.json()["ingest_id"]
+    missing = await trio.post(
+        f"dataset={name}", b'{"object": "uploads/none.csv"}', "application/json"
+    )
+    assert missing.status_code == 404
+    assert "uploads/none.csv" in missing.json()["error"]["message"]
+    elsewhere = await trio.post(f"dataset={name}", b'{"object": "datasets/x"}', "application/json")
+    assert elsewhere.status_code == 400
+    long = await trio.post(f"dataset={name}", b" " * 20_000, "application/json")
+    assert long.status_code == 400
     assert trio.leftovers() == []
 
 

@@ -40,6 +40,7 @@ from services.ingestd.core.options import (
     make_ingest_id,
     parse_media,
     parse_options,
+    parse_reference,
 )
 from shared.errors import Conflict, Invalid, LakehouseError, UnsupportedMediaType
 from shared.wire.ingestd import IngestQuery
@@ -301,10 +302,9 @@ def test_a_form_names_its_boundary() -> None:
 @pytest.mark.parametrize(
     ("content_type", "encoding", "cls"),
     [
-        ("application/json", None, UnsupportedMediaType),
+        ("application/xml", None, UnsupportedMediaType),
         ("application/x-www-form-urlencoded", None, UnsupportedMediaType),
-        ("text/tab-separated-values", None, UnsupportedMediaType),
-        ("text/csv", "gzip", UnsupportedMediaType),
+        ("text/csv", "br", UnsupportedMediaType),
         ("multipart/form-data", None, Invalid),
     ],
 )
@@ -313,6 +313,38 @@ def test_other_bodies_are_refused(
 ) -> None:
     with pytest.raises(cls):
         parse_media(content_type, encoding)
+
+
+def test_headers_tell_of_tabs_packings_and_references() -> None:
+    assert parse_media("text/tab-separated-values; charset=utf-16", None).delimiter == "\t"
+    assert parse_media("text/tab-separated-values", "gzip").charset is None
+    assert parse_media("application/gzip", None).delimiter is None
+    assert parse_media("application/json", None).reference
+    assert not parse_media("text/csv", "zstd").reference
+
+
+def test_a_reference_names_an_object_beneath_uploads() -> None:
+    assert parse_reference(b'{"object": "uploads/a b.csv"}') == "uploads/a b.csv"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"id,name",
+        b"[]",
+        b'"uploads/x"',
+        b"{}",
+        b'{"object": 1}',
+        b'{"object": "uploads/"}',
+        b'{"object": "datasets/x.parquet"}',
+        b'{"object": "_vectors/x"}',
+        b'{"object": "uploads/x", "delimiter": ","}',
+    ],
+)
+def test_what_is_no_reference(body: bytes) -> None:
+    with pytest.raises(Invalid):
+        parse_reference(body)
 
 
 @pytest.mark.parametrize("name", ["Work", "1a", "a-b", "", "a" * 64, "a.b", "ø", "a\n"])
@@ -388,7 +420,7 @@ def test_cp1252_loses_no_byte() -> None:
     assert CP1252_TABLE[0x81] == "\x81"
 
 
-@pytest.mark.parametrize("head", [b"\x1f\x8b\x08", b"PK\x03\x04", b"PAR1", b"\x28\xb5\x2f\xfd"])
+@pytest.mark.parametrize("head", [b"BZh9", b"PK\x03\x04", b"PAR1", b"\xfd7zXZ\x00"])
 def test_other_formats_are_named(head: bytes) -> None:
     with pytest.raises(UnsupportedMediaType):
         check_format(head)

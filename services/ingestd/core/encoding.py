@@ -15,10 +15,10 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Packed files that are unpacked here, by their first bytes.
+_PACKINGS = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "Zstandard"))
 # Files that are often sent by mistake, by their first bytes.
 _OTHER_FORMATS = (
-    (b"\x1f\x8b", "gzip", "Unpack it first (gunzip)."),
-    (b"\x28\xb5\x2f\xfd", "Zstandard", "Unpack it first (unzstd)."),
     (b"BZh", "bzip2", "Unpack it first (bunzip2)."),
     (b"\xfd7zXZ\x00", "xz", "Unpack it first (unxz)."),
     (b"PK\x03\x04", "zip or Excel", "Unpack it, or save the sheet as CSV."),
@@ -30,6 +30,11 @@ _OTHER_FORMATS = (
 )
 # Encodings whose codecs are no encodings of text, or read state from elsewhere.
 _REFUSED = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
+
+
+def find_packing(head: bytes) -> str | None:
+    """What a file is packed by: gzip, Zstandard, or None."""
+    return next((name for magic, name in _PACKINGS if head.startswith(magic)), None)
 
 
 def check_format(head: bytes) -> None:

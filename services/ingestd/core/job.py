@@ -20,6 +20,8 @@ class Limits:
         columns: most columns.
         memory_bytes: what DuckDB may use.
         threads: of DuckDB.
+        unpacked_bytes: most that a packed file may unpack to.
+        unpack_ratio: most that it may unpack to for each byte of its own.
     """
 
     part_bytes: int = 128 * 1024 * 1024
@@ -28,6 +30,8 @@ class Limits:
     columns: int = 2_000
     memory_bytes: int = 448 * 1024 * 1024
     threads: int = 2
+    unpacked_bytes: int = 256 * 1024 * 1024 * 1024
+    unpack_ratio: int = 250
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,8 +42,19 @@ CSV_TYPES = frozenset(
         "application/octet-stream",
         # What browsers on Windows call a CSV file.
         "application/vnd.ms-excel",
+        "text/tab-separated-values",
+        # Packed ones; the file itself tells by what.
+        "application/gzip",
+        "application/x-gzip",
+        "application/zstd",
     }
 )
+_TSV = "text/tab-separated-values"
+_ENCODINGS = frozenset({"identity", "gzip", "x-gzip", "zstd"})
+# The body names an object in place of being the file.
+REFERENCE = "application/json"
+# Where such objects lie (ADR-002).
+UPLOADS = "uploads/"
 MULTIPART = "multipart/form-data"
 
 
@@ -74,11 +85,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """What the Content-Type says: a raw body or a form, and hints about the file."""
+    """What the headers say: a raw body, a form or a reference, and hints about the file."""
 
     boundary: bytes | None = None
     charset: str | None = None
     header: bool | None = None
+    delimiter: str | None = None
+    reference: bool = False
 
 
 def check_dataset(name: str) -> str:
@@ -120,11 +133,12 @@ def parse_options(query: IngestQuery, media: Media) -> Options:
         )
     found_header = _parse_header(query.header)
     charset = query.encoding if query.encoding is not None else media.charset
+    delimiter = query.delimiter if query.delimiter is not None else media.delimiter
     options = Options(
         mode=cast("Mode", mode),
         contract=cast("Contract", contract),
         header=media.header if found_header is None else found_header,
-        delimiter=_parse_mark("delimiter", query.delimiter, most=4),
+        delimiter=_parse_mark("delimiter", delimiter, most=4),
         quote=_parse_mark("quote", query.quote, most=1, empty=True),
         escape=_parse_mark("escape", query.escape, most=1),
         encoding=None if charset is None else parse_encoding(charset),
@@ -146,9 +160,11 @@ def parse_media(content_type: str | None, content_encoding: str | None) -> Media
     Raises:
         UnsupportedMediaType: it is in a form that is not read; the message says what is.
     """
-    if content_encoding and content_encoding.strip().lower() != "identity":
+    if content_encoding and content_encoding.strip().lower() not in _ENCODINGS:
         raise UnsupportedMediaType(
-            f"Content-Encoding {content_encoding[:20]!r} is not read. Send the CSV uncompressed."
+            f"Content-Encoding {content_encoding[:20]!r} is not read. Send the file as it is, or "
+            "packed by gzip or zstd.",
+            details={"supported": sorted(_ENCODINGS)},
         )
     if not content_type:
         return Media()
@@ -160,19 +176,52 @@ def parse_media(content_type: str | None, content_encoding: str | None) -> Media
         if not isinstance(boundary, str) or not 0 < len(boundary) <= 200:
             raise Invalid("The multipart Content-Type names no boundary.")
         return Media(boundary=boundary.encode("utf-8", "replace"))
+    if kind == REFERENCE:
+        return Media(reference=True)
     if kind not in CSV_TYPES:
         advice = ""
         if kind == "application/x-www-form-urlencoded":
             # curl's -d also takes the line ends out of the file.
             advice = " With curl, use --data-binary @FILE -H 'content-type: text/csv'."
         raise UnsupportedMediaType(
-            f"{kind} is not read. Send CSV as text/csv or application/octet-stream, "
-            f"or as the multipart field 'file'.{advice}",
-            details={"supported": ["text/csv", "application/octet-stream", MULTIPART]},
+            f"{kind} is not read. Send CSV as text/csv or application/octet-stream, as the "
+            f"multipart field 'file', or name an object in storage: {REFERENCE} with "
+            f'{{"object": "{UPLOADS}…"}}.{advice}',
+            details={"supported": ["text/csv", "application/octet-stream", MULTIPART, REFERENCE]},
         )
     charset = message.get_param("charset")
     stated = {"present": True, "absent": False}.get(str(message.get_param("header")).lower())
-    return Media(charset=charset if isinstance(charset, str) else None, header=stated)
+    return Media(
+        charset=charset if isinstance(charset, str) else None,
+        header=stated,
+        delimiter="\t" if kind == _TSV else None,
+    )
+
+
+def parse_reference(body: bytes) -> str:
+    """The key of the object that a body names.
+
+    Raises:
+        Invalid: the body is no reference, or names an object elsewhere.
+    """
+    try:
+        found: object = json.loads(body)
+    except ValueError:
+        found = None
+    given = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    key = given.get("object")
+    if not isinstance(key, str) or len(given) != 1:
+        raise Invalid(
+            f'A body of {REFERENCE} is {{"object": "{UPLOADS}…"}}, the key of a file in storage. '
+            "To send rows themselves, use text/csv."
+        )
+    if not key.startswith(UPLOADS) or key == UPLOADS:
+        raise Invalid(
+            f"Files are taken from beneath {UPLOADS}, and {key[:200]!r} is not there. "
+            f"PUT /storage/objects/{UPLOADS}… stores one.",
+            details={"object": key[:4096]},
+        )
+    return key
 
 
 def make_ingest_id(

@@ -72,6 +72,8 @@ class Ingests:
             columns=section.max_columns,
             memory_bytes=section.worker_memory_mb * MiB,
             threads=section.worker_threads,
+            unpacked_bytes=section.max_unpacked_mb * MiB,
+            unpack_ratio=section.max_unpack_ratio,
         )
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
 

@@ -76,7 +76,7 @@ def run_job(job: Job, channel: Channel) -> None:
         if is_disk_full(error):
             failure = disk_full()
         elif isinstance(error, MemoryError):
-            failure = Internal("The worker ran out of memory. Raise ingestd.worker_memory_bytes.")
+            failure = Internal("The worker ran out of memory. Raise ingestd.worker_memory_mb.")
         else:
             logger.exception("A conversion failed")
             failure = Internal("The conversion failed. The log of ingestd has the details.")

@@ -31,6 +31,7 @@ from services.ingestd.worker.sample import sample_rows
 from services.ingestd.worker.sidecar import Entry, read_entries, write_sidecar
 from services.ingestd.worker.table import Table
 from services.ingestd.worker.text import TextFile, is_damaged_utf8, open_text, transcode_cp1252
+from services.ingestd.worker.unpack import unpack
 from shared.errors import Internal, Unprocessable
 
 Report = Callable[[str], None]
@@ -54,7 +55,7 @@ def convert(job: Job, report: Report) -> Outcome:
     except RecordTooLong as error:
         raise Unprocessable(
             f"Line {error.line} is longer than {error.limit} bytes, so this may be no CSV or a "
-            "quote may be missing. Mend the line, or raise ingestd.max_record_bytes.",
+            "quote may be missing. Mend the line, or raise ingestd.max_record_mb.",
             details={"line": error.line, "limit_bytes": error.limit},
         ) from None
     finally:
@@ -80,7 +81,8 @@ class Conversion:
         """The fast way, and if that does not do, the careful one."""
         options = self.job.options
         with self._stage("open"):
-            text = open_text(Path(self.job.source), self.folder, options.encoding)
+            source = unpack(Path(self.job.source), self.folder, self.job.limits)
+            text = open_text(source, self.folder, options.encoding)
         while True:
             with self._stage("sniff"):
                 layout, table = self._look_at(text)
