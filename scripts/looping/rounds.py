@@ -225,12 +225,14 @@ class Loop:
         }
         found = self.edge.feed(body)
         recorded = {one["run"] for one in found["recorded"]}
+        sources = sorted({one["source"] for one in found["recorded"]})
         self.recorded |= {name.rpartition(".")[0] for name in recorded}
         return {
             "offered": found["runs"],
             "coverage": found["coverage"],
             "recorded": len(recorded),
             "withheld": found["reasons"],
+            "trust": {source: self.edge.find_trust(source) for source in sources},
             "held_out_offered": len(probes),
             "held_out_recorded": sum(one.run in recorded for one in probes),
         }

@@ -31,7 +31,7 @@ def _check_gain(held: Comparison) -> Check:
         note = f"{held.topics} topics are too few to ask for a gain; {ENOUGH_TOPICS} would do"
         return Check("held-out metric, last round", "told only", value, True, note=note)
     passed = held.low > 0
-    missed = "" if passed else f"{-held.low:.4f}"
+    missed = "" if passed else f"{max(-held.low, 0.0):.4f}"
     return Check("held-out metric, last round", "interval above 0", value, passed, missed)
 
 
