@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 
 from scripts.auditing.judging import AuditError, Gateway, Reading
-from scripts.auditing.sampling import ACCEPTED, Case, draw_sample, find_audited, read_cases
+from scripts.auditing.sampling import ACCEPTED, DECIDED, Case, draw_sample, find_audited, read_cases
 
 TIER = "frontier_review"
 SIZE = 30
@@ -24,7 +24,6 @@ SIZE = 30
 COVERAGE = 0.9
 # After so many failures at the start nobody is asked any more.
 FAILURES = 3
-DECIDED = frozenset({"accepted", "partially_accepted", "rejected"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 MODE = "distillation.feed"
 ACCEPTED = frozenset({"accepted"})
+DECIDED = frozenset({"accepted", "partially_accepted", "rejected"})
 
 
 @dataclass(frozen=True, slots=True)
