@@ -113,6 +113,11 @@ class LoopEdge(Edge):
         """Stops a refiner for good."""
         self.call("POST", f"/v1/observer/refiners/{name}/freeze", json={"reason": reason})
 
+    def reset_tuning(self) -> None:
+        """Has the corpora searched as if nothing had ever been promoted."""
+        for corpus in self.corpora:
+            self.call("PUT", f"/v1/matrix/corpora/{corpus}/tuning", json={})
+
     def retire_fed(self, tasks: Sequence[str]) -> None:
         """Retires what was recorded of these tasks."""
         for task in tasks:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -11,7 +10,7 @@ import pytest
 from scripts.auditing.sampling import DECIDED, draw_sample, find_audited, read_cases
 from scripts.lift.edge import EdgeError
 from scripts.lift.judged import Document, JudgedSet, JudgedSetError, Query
-from scripts.lift.measures import Comparison
+from scripts.lift.measures import Pair
 from scripts.looping.answering import (
     STAND_IN,
     ask_model,
@@ -22,7 +21,7 @@ from scripts.looping.answering import (
 )
 from scripts.looping.command import plan_rounds
 from scripts.looping.edge import LoopEdge
-from scripts.looping.rounds import Round, hold_out
+from scripts.looping.rounds import Round, hold_out, pool_rounds
 from scripts.looping.verdict import check_loop
 
 MESSAGES = [
@@ -120,38 +119,41 @@ def test_what_is_held_out_is_never_a_task_in_however_many_rounds() -> None:
         plan_rounds(make_set(1), 3, 2, 6)
 
 
-FLAT = Comparison(60, 60, 0.7, 0.7, 0.0, 0.0, 0.0, 0.0, 0, 0, 1.0)
-BETTER = replace(FLAT, after=0.73, delta=0.03, low=0.01, high=0.05)
+TOPICS = 60
+
+
+def pairs(change: float, *, topics: int = TOPICS, spread: float = 0.0) -> list[Pair]:
+    """A pair a topic, changed by so much on average."""
+    return [Pair(f"t{n}", 0.7, 0.7 + change + spread * (1 if n % 2 else -1)) for n in range(topics)]
 
 
 def make_rounds(**changes: Any) -> list[Round]:
+    arms = {"held": pairs(0), "unseen": pairs(0), "control": pairs(0), "right": pairs(0)}
     done = {
         "feed": {"held_out_recorded": 0, "held_out_offered": 9},
-        "distil": {"same_again": True},
-        "drift": {"verdict": "none"},
+        "distil": {"changed_again": 0},
+        "drift": {"verdicts": {"none": 1}},
     }
-    first = Round(0, FLAT, FLAT, FLAT, 0, {}, FLAT)
-    last = Round(1, BETTER, FLAT, FLAT, 0, {}, FLAT, **done)
-    return [first, replace(last, **changes)]
+    changed = {arm: changes.pop(arm) for arm in list(changes) if arm in arms}
+    last = Round(1, {**arms, "held": pairs(0.03), **changed}, 0, {}, **{**done, **changes})
+    return [Round(0, arms, 0, {}), last]
 
 
 @pytest.mark.parametrize(
     ("changes", "missed"),
     [
         ({}, None),
-        ({"held": FLAT}, "held-out metric, last round"),
-        ({"held": replace(FLAT, topics=20)}, None),
-        ({"held": replace(FLAT, delta=-0.01, low=-0.03, topics=20)}, "held-out metric never falls"),
-        (
-            {"held": replace(FLAT, delta=-0.004, low=-0.006, high=-0.001, topics=20)},
-            "held-out metric never falls",
-        ),
-        ({"control": replace(FLAT, delta=0.006)}, "control, playbook off, is flat"),
-        ({"unseen": replace(FLAT, low=-0.011)}, "held-out topics unharmed"),
+        ({"held": pairs(0)}, "held-out metric, last round"),
+        ({"held": pairs(0.01, spread=0.2)}, "held-out metric, last round"),
+        ({"held": pairs(0, topics=20)}, None),
+        ({"held": pairs(-0.01, topics=20, spread=0.2)}, "held-out metric never falls"),
+        ({"held": pairs(-0.004, topics=20)}, "held-out metric never falls"),
+        ({"control": pairs(0.006)}, "control, playbook off, is flat"),
+        ({"unseen": pairs(-0.011)}, "held-out topics unharmed"),
         ({"feed": {"held_out_recorded": 1, "held_out_offered": 9}}, "held-out runs recorded"),
-        ({"distil": {"same_again": False}}, "exports that differ when made again"),
-        ({"drift": {"verdict": "judge"}}, "the scorer did not drift"),
-        ({"drift": {"verdict": "system"}}, None),
+        ({"distil": {"changed_again": 1}}, "exports that differ when made again"),
+        ({"drift": {"verdicts": {"judge": 1, "none": 2}}}, "the scorer did not drift"),
+        ({"drift": {"verdicts": {"system": 1}}}, None),
     ],
 )
 def test_a_loop_passes_only_when_nothing_fell_and_the_control_is_flat(
@@ -159,6 +161,19 @@ def test_a_loop_passes_only_when_nothing_fell_and_the_control_is_flat(
 ) -> None:
     checks = check_loop(make_rounds(**changes))
     assert [check.name for check in checks if not check.passed] == ([missed] if missed else [])
+
+
+def test_seeds_are_pooled_pair_by_pair_and_count_by_count() -> None:
+    first, second = make_rounds(), make_rounds(held=pairs(0.01), drift={"verdicts": {"judge": 1}})
+    pooled = pool_rounds([first, second])
+    assert [one.number for one in pooled] == [0, 1]
+    last = pooled[1]
+    assert len(last.pairs["held"]) == 2 * TOPICS
+    assert last.compare("held").topics == TOPICS
+    assert last.compare("held").delta == pytest.approx(0.02)
+    assert last.feed == {"held_out_recorded": 0, "held_out_offered": 18}
+    assert last.drift == {"verdicts": {"none": 1, "judge": 1}}
+    assert pool_rounds([first]) == first
 
 
 def event(run: str, verdict: str = "accepted", **more: Any) -> dict[str, Any]:
