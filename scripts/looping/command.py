@@ -25,7 +25,7 @@ from scripts.lift.staffing import build_staffing_set
 from scripts.looping.answering import STAND_IN, choose_answerer
 from scripts.looping.edge import LoopEdge
 from scripts.looping.report import describe_loop, render_loop
-from scripts.looping.rounds import Loop, Round
+from scripts.looping.rounds import Loop, Round, pool_rounds
 from scripts.looping.verdict import check_loop
 from scripts.private_fleet import PrivateFleet
 
@@ -49,7 +49,7 @@ class Options:
     rounds: int
     topics: int
     drafts: int
-    seed: int
+    seeds: tuple[int, ...]
     model: str
     references: bool
     gateway: str | None
@@ -64,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         judged = _read_set(options)
         for remark in judged.remarks:
             print(f"  note: {remark}")
-        plan = plan_rounds(judged, options.seed, options.rounds, options.topics)
-        record, checks = run_loop(judged, plan, options)
+        plans = [plan_rounds(judged, s, options.rounds, options.topics) for s in options.seeds]
+        record, checks = run_loop(judged, plans, options)
     except (JudgedSetError, EdgeError) as error:
         print(f"loop: {error}", file=sys.stderr)
         return 2
@@ -101,46 +101,53 @@ def plan_rounds(judged: JudgedSet, seed: int, rounds: int, topics: int) -> Plan:
     return replace(plan, recorded=recorded)
 
 
-def run_loop(judged: JudgedSet, plan: Plan, options: Options) -> tuple[dict[str, Any], list[Check]]:
-    """All rounds on one fleet; gives the report and the checks."""
+def run_loop(
+    judged: JudgedSet, plans: Sequence[Plan], options: Options
+) -> tuple[dict[str, Any], list[Check]]:
+    """All seeds one after another on one fleet; gives the report and the checks."""
     begun = time.monotonic()
     say = _make_say(begun)
-    rounds: list[Round] = []
+    by_seed: list[list[Round]] = []
     with _open_fleet(options) as fleet:
         address = options.gateway or (fleet.urls["gateway"] if fleet else "")
         token = os.environ.get("LAKEHOUSE_TOKEN", "")
         edge = LoopEdge(address, token, f"loop-{secrets.token_hex(4)}")
-        loop: Loop | None = None
         try:
             answer, answered_by = choose_answerer(edge, options.model, MOST_TOKENS)
             say(f"answers by {answered_by}; building the corpora of {judged.name}")
             edge.build_corpora(judged.documents)
-            loop = Loop(
-                edge,
-                judged,
-                plan,
-                answer,
-                say,
-                references=options.references,
-                drafts=options.drafts,
-            )
-            rounds.append(loop.start())
-            for number in range(1, options.rounds + 1):
-                rounds.append(loop.run_round(number))
-            if options.export:
-                _write_export(loop.files, options.export)
+            for plan in plans:
+                loop = Loop(
+                    edge,
+                    judged,
+                    plan,
+                    answer,
+                    lambda what, seed=plan.seed: say(f"seed {seed}, {what}"),
+                    references=options.references,
+                    drafts=options.drafts,
+                )
+                try:
+                    rounds = [loop.start()]
+                    rounds += [loop.run_round(n) for n in range(1, options.rounds + 1)]
+                finally:
+                    # Each seed begins with nothing learnt, and a given gateway is left clean.
+                    _forget(edge, loop)
+                by_seed.append(rounds)
+                if options.export:
+                    _write_export(loop.files, options.export)
         finally:
             if fleet is None:
-                _clear(edge, loop)
+                _try(edge.drop_corpora)
             edge.close()
-    checks = check_loop(rounds)
+    pooled = pool_rounds(by_seed)
+    checks = check_loop(pooled)
     facts = {
-        "seed": options.seed,
+        "seeds": [plan.seed for plan in plans],
         "rounds": options.rounds,
         "drafts": options.drafts,
-        "topics": len(plan.recorded),
-        "held_out_queries": len(plan.held),
-        "unseen_queries": len(plan.unseen),
+        "topics": len(plans[0].recorded),
+        "held_out_queries": len(plans[0].held),
+        "unseen_queries": len(plans[0].unseen),
         "answered_by": answered_by,
         "feedback": (
             "known good answers beside the one it judges, never that one"
@@ -148,17 +155,18 @@ def run_loop(judged: JudgedSet, plan: Plan, options: Options) -> tuple[dict[str,
             else "retrieved texts alone"
         ),
         "fast": options.fast,
+        "per_seed": [[one.compare("held").delta for one in rounds] for rounds in by_seed],
         "elapsed_s": time.monotonic() - begun,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return describe_loop(judged, facts, rounds, checks), checks
+    return describe_loop(judged, facts, pooled, checks), checks
 
 
 def write_reports(record: dict[str, Any], options: Options) -> list[Path]:
     """Writes the JSON and the page beside it; gives where."""
     name = record["set"]["name"].replace("/", "-").replace(" ", "-").lower()
-    parts = [name, f"seed{options.seed}", "" if options.references else "evidence"]
-    stem = "-".join(part for part in [*parts, "fast" if options.fast else ""] if part)
+    parts = [name, "" if options.references else "evidence", "fast" if options.fast else ""]
+    stem = "-".join(part for part in parts if part)
     path = (options.out or REPORTS / f"loop-{stem}.json").with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
     pages = {
@@ -177,15 +185,16 @@ def show(record: dict[str, Any], checks: Sequence[Check]) -> None:
     run = record["run"]
     print(f"\n  loop on {record['set']['name']}: answers by {run['answered_by']}")
     for one in record["rounds"]:
-        held, right = one["held"], one["answers"]["right"]
+        held, answers = one["held"], one["answers"]
         line = (
             f"  round {one['number']}: held-out nDCG@10 {held['after']:.3f} "
             f"({held['delta']:+.4f} [{held['low']:+.4f}, {held['high']:+.4f}]), "
-            f"control {held['before']:.3f}, right answers {right:.0%}"
+            f"control {held['before']:.3f}; answers {answers['right'] / answers['asked']:.0%} "
+            f"right, {answers['accepted'] / answers['asked']:.0%} accepted"
         )
         if one["feed"]:
-            line += f", {one['tasks']['accepted']} accepted, {one['feed']['recorded']} recorded"
-            line += f", drift {one['drift']['verdict']}"
+            line += f"; {one['feed']['recorded']} of {one['feed']['offered']} runs recorded"
+            line += f", drift {', '.join(one['drift']['verdicts'])}"
         print(line)
     width = max(len(check.name) for check in checks)
     for check in checks:
@@ -209,7 +218,7 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
         help="of an answer for each task, each from sources that none before was made from\n"
         f"({DRAFTS}; --fast: {FAST_DRAFTS})",
     )
-    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--seeds", default="3", help="such as 3,4,5; pooled (3)")
     parser.add_argument(
         "--model",
         help="who answers: a model or tier, 'stand-in', or 'auto' (the tier local_fast where it\n"
@@ -227,19 +236,25 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--export", type=Path, help="a folder for the training data of all rounds")
     found = parser.parse_args(arguments)
     fast = found.fast
+    try:
+        seeds = tuple(int(each) for each in found.seeds.split(","))
+    except ValueError:
+        parser.error("--seeds takes whole numbers with commas between, such as 3,4")
     options = Options(
         fast=fast,
         dataset=found.dataset,
         rounds=found.rounds or (FAST_ROUNDS if fast else ROUNDS),
         topics=found.topics or (FAST_TOPICS if fast else TOPICS),
         drafts=found.drafts or (FAST_DRAFTS if fast else DRAFTS),
-        seed=found.seed,
+        seeds=seeds,
         model=found.model or (STAND_IN if fast else "auto"),
         references=found.feedback == "references",
         gateway=found.gateway,
         out=found.out,
         export=found.export,
     )
+    if len(set(seeds)) < len(seeds):
+        parser.error("--seeds must differ")
     if options.rounds < 1 or options.topics < 2 or options.drafts < 1:
         parser.error("--rounds and --drafts must be at least 1, --topics at least 2")
     return options
@@ -263,12 +278,16 @@ def _write_export(files: dict[str, str], folder: Path) -> None:
         staged.replace(folder / name)
 
 
-def _clear(edge: LoopEdge, loop: Loop | None) -> None:
+def _forget(edge: LoopEdge, loop: Loop) -> None:
+    _try(lambda: edge.retire_fed(sorted(loop.recorded)))
+    _try(lambda: edge.freeze(loop.refiner, "the loop that it belonged to has ended"))
+    _try(edge.reset_tuning)
+
+
+def _try(work: Callable[[], object]) -> None:
+    """Takes something back; where that fails it is told, and the rest goes on."""
     try:
-        if loop is not None:
-            edge.retire_fed(sorted(loop.recorded))
-            edge.freeze(loop.refiner, "the loop that it belonged to has ended")
-        edge.drop_corpora()
+        work()
     except (EdgeError, httpx.TransportError) as error:
         print(f"loop: not everything could be taken back: {error}", file=sys.stderr)
 

@@ -104,9 +104,19 @@ class LoopEdge(Edge):
         """Tests the scorer for drift, which freezes the refiner when it has."""
         return self.call("POST", f"/v1/observer/refiners/{name}/drift", json=dict(body)).json()
 
+    def find_trust(self, source: str) -> dict[str, Any]:
+        """What the playbook believes of a source, from that source's own ratings."""
+        found = self.call("GET", "/v1/matrix/playbook", params={"source": source, "limit": 1})
+        return found.json()["sources"].get(source, {})
+
     def freeze(self, name: str, reason: str) -> None:
         """Stops a refiner for good."""
         self.call("POST", f"/v1/observer/refiners/{name}/freeze", json={"reason": reason})
+
+    def reset_tuning(self) -> None:
+        """Has the corpora searched as if nothing had ever been promoted."""
+        for corpus in self.corpora:
+            self.call("PUT", f"/v1/matrix/corpora/{corpus}/tuning", json={})
 
     def retire_fed(self, tasks: Sequence[str]) -> None:
         """Retires what was recorded of these tasks."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from dataclasses import fields as dataclass_fields
 from typing import Any
 
 from scripts.lift.charts import draw_curves
@@ -30,8 +31,13 @@ def describe_loop(
         "run": dict(facts),
         "passed": all(check.passed for check in checks),
         "checks": [asdict(check) for check in checks],
-        "rounds": [asdict(one) for one in rounds],
+        "rounds": [_describe_round(one) for one in rounds],
     }
+
+
+def _describe_round(one: Round) -> dict[str, Any]:
+    fields = {f.name: getattr(one, f.name) for f in dataclass_fields(one) if f.name != "pairs"}
+    return fields | {arm: asdict(one.compare(arm)) for arm in one.pairs}
 
 
 def render_loop(record: Mapping[str, Any]) -> str:
@@ -49,7 +55,7 @@ def render_loop(record: Mapping[str, Any]) -> str:
             f"<h1>The closed loop on {escape(judged['name'])}</h1>",
             f"<p>{judged['documents']:,} documents, {run['topics']} topics worked on, "
             f"{run['held_out_queries']} held-out queries of them, {run['unseen_queries']} queries "
-            f"of held-out topics; seed {run['seed']}; answers by {escape(run['answered_by'])}; "
+            f"of held-out topics; seeds {run['seeds']}; answers by {escape(run['answered_by'])}; "
             f"the scorer sees {escape(run['feedback'])}; {run['elapsed_s']:.0f} s; "
             f"{escape(run['at'])}</p>",
             f'<div class="verdict {"fail" if missed else "pass"}">{escape(verdict)}</div>',
@@ -102,6 +108,13 @@ def render_loop(record: Mapping[str, Any]) -> str:
             ),
             "<h2>Why runs were not recorded</h2>",
             draw_table(["reason", "runs"], _reasons(rounds)),
+            "<h2>How far the playbook trusts the scorer</h2>",
+            "<p>Estimated from the scorer's own ratings, by seed, beside the share of the "
+            "round's accepted drafts that were made from a document known to answer.</p>",
+            draw_table(
+                ["round", "source", "ratings", "accuracy, estimated", "right of accepted"],
+                _trust(rounds),
+            ),
             "<h2>What the refiner decided</h2>",
             draw_table(["round", "decision", "configuration", "why"], _decisions(rounds)),
             *(f"<p>{escape(remark)}</p>" for remark in judged["remarks"]),
@@ -133,9 +146,9 @@ def _answer_row(one: Mapping[str, Any]) -> list[str]:
     answers, right = one["answers"], one["right"]
     return [
         str(one["number"]),
-        f"{answers['accepted']:.0%}",
-        f"{answers['score']:.3f}",
-        f"{answers['right']:.0%}",
+        f"{answers['accepted'] / answers['asked']:.0%}",
+        f"{answers['score'] / max(1, answers['with_a_score']):.3f}",
+        f"{answers['right'] / answers['asked']:.0%}",
         f"{right['delta']:+.3f}",
         f"{right['low']:+.3f} … {right['high']:+.3f}",
     ]
@@ -154,7 +167,7 @@ def _task_row(one: Mapping[str, Any]) -> list[str]:
         f"{feed['held_out_offered']}, {feed['held_out_recorded']}",
         str(one["refine"]["learnt"]),
         str(one["distil"]["rows"]["chat.jsonl"]),
-        escape(f"{one['drift']['verdict']} ({one['drift']['action']})"),
+        escape(", ".join(f"{name} {n}" for name, n in one["drift"]["verdicts"].items())),
     ]
 
 
@@ -164,6 +177,21 @@ def _reasons(rounds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         for reason, count in one["feed"]["withheld"].items():
             total[reason] = total.get(reason, 0) + count
     return [[escape(reason), str(count)] for reason, count in sorted(total.items())]
+
+
+def _trust(rounds: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What the playbook believed of each source, beside how right the scorer was."""
+    return [
+        [
+            str(one["number"]),
+            escape(source),
+            escape(", ".join(str(one.get("ratings")) for one in told)),
+            escape(", ".join(f"{one.get('accuracy', 0.0):.3f}" for one in told)),
+            f"{one['tasks']['right_of_accepted'] / max(1, one['tasks']['accepted']):.3f}",
+        ]
+        for one in rounds[1:]
+        for source, told in one["feed"]["trust"].items()
+    ]
 
 
 def _decisions(rounds: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from statistics import fmean
 from typing import Any
 
 from scripts.lift.edge import Found
@@ -63,20 +62,26 @@ class Anchor:
 
 @dataclass
 class Round:
-    """What one round gave; the first, number 0, is what there was before."""
+    """What one round gave; the first, number 0, is what there was before.
+
+    Attributes:
+        pairs: what was compared, by arm: held, unseen, control, right.
+        answers: counts over the answers to held-out queries.
+    """
 
     number: int
-    held: Comparison
-    unseen: Comparison
-    control: Comparison
+    pairs: dict[str, list[Pair]]
     control_moved: int
     answers: dict[str, float]
-    right: Comparison
     tasks: dict[str, Any] = field(default_factory=dict)
     feed: dict[str, Any] = field(default_factory=dict)
     refine: dict[str, Any] = field(default_factory=dict)
     distil: dict[str, Any] = field(default_factory=dict)
     drift: dict[str, Any] = field(default_factory=dict)
+
+    def compare(self, arm: str) -> Comparison:
+        """What an arm's pairs say together."""
+        return compare(self.pairs[arm])
 
 
 class Loop:
@@ -109,7 +114,8 @@ class Loop:
         self.references = references
         self.drafts = drafts
         self.held = list(plan.held.values())
-        self.refiner = f"{edge.prefix}-loop"
+        self.name = f"{edge.prefix}.s{plan.seed}"
+        self.refiner = f"{edge.prefix}-s{plan.seed}"
         self.texts = {document.id: document.text for document in judged.documents}
         # The edge names its corpora by number, in the order of the set's.
         names = dict(zip(judged.corpora, edge.corpora, strict=True))
@@ -166,7 +172,7 @@ class Loop:
 
     def _work(self, number: int, at: int, query: Query) -> list[Judged]:
         """A task: drafts of an answer, each without the sources of those before it."""
-        task = f"{self.edge.prefix}.{number}.{at}"
+        task = f"{self.name}.{number}.{at}"
         self.edge.search(query.text, playbook=True, run=task)
         context = self.edge.compose(query.text, playbook=True, run=task)
         made: list[Judged] = []
@@ -225,12 +231,14 @@ class Loop:
         }
         found = self.edge.feed(body)
         recorded = {one["run"] for one in found["recorded"]}
+        sources = sorted({one["source"] for one in found["recorded"]})
         self.recorded |= {name.rpartition(".")[0] for name in recorded}
         return {
             "offered": found["runs"],
-            "coverage": found["coverage"],
+            "scored": found["scored"],
             "recorded": len(recorded),
             "withheld": found["reasons"],
+            "trust": {source: [self.edge.find_trust(source)] for source in sources},
             "held_out_offered": len(probes),
             "held_out_recorded": sum(one.run in recorded for one in probes),
         }
@@ -280,11 +288,11 @@ class Loop:
         manifest = first["manifest"]
         return {
             "run_hash": first["run_hash"],
-            "same_again": again["run_hash"] == first["run_hash"]
-            and again["files"] == first["files"],
+            # Rows in another order must give the same bytes.
+            "changed_again": int(again["files"] != first["files"]),
             "rows": {name: one["rows"] for name, one in manifest["rows"].items()},
             "excluded": manifest["excluded"],
-            "coverage": manifest["coverage"]["coverage"],
+            "scored": manifest["coverage"]["scored"],
         }
 
     def _check_drift(self, first: Sequence[Judged]) -> dict[str, Any]:
@@ -309,12 +317,12 @@ class Loop:
         found = self.edge.guard(self.refiner, body)
         drift = found["drift"]
         return {
-            "verdict": drift["verdict"],
+            "verdicts": {drift["verdict"]: 1},
+            "actions": {found["action"]: 1},
             "reasons": drift["reasons"],
             "anchors": drift["anchors"],
             "changed": drift["changed"],
             "accuracy": drift["accuracy"],
-            "action": found["action"],
         }
 
     def _freeze_anchors(self) -> None:
@@ -329,7 +337,7 @@ class Loop:
             if wrong:
                 cases.append(("wrong", dice.choice(wrong), "rejected"))
             for kind, document, expected in cases:
-                name = f"{self.edge.prefix}.anchor.{kind}.{len(self._anchors)}"
+                name = f"{self.name}.anchor.{kind}.{len(self._anchors)}"
                 shown = tuple(one for one in answer.ids if one != document)
                 self._anchors.append(Anchor(name, query, document, shown, expected))
         verdicts = self.edge.map(self._judge_anchor, self._anchors)
@@ -375,27 +383,24 @@ class Loop:
         right = {one.query.id: one.right for one in self._probes}
         if not self._right:
             self._right = right
-        answered = len(self._probes) or 1
+        pairs["right"] = [
+            Pair(query.topic, float(self._right[query.id]), float(right[query.id]))
+            for query in self.held
+            if query.id in right and query.id in self._right
+        ]
+        scores = [one.score["score"] for one in self._probes if one.score["score"] is not None]
         return Round(
             number,
-            compare(pairs["held"]),
-            compare(pairs["unseen"]),
-            compare(pairs["control"]),
+            pairs,
             moved,
             {
-                "accepted": sum(one.accepted for one in self._probes) / answered,
-                "right": sum(right.values()) / answered,
-                "score": _mean(one.score["score"] for one in self._probes),
-                "scored": sum(one.score["scorer_status"] == "ok" for one in self._probes)
-                / answered,
+                "asked": len(self.held),
+                "answered": len(self._probes),
+                "accepted": sum(one.accepted for one in self._probes),
+                "right": sum(right.values()),
+                "with_a_score": len(scores),
+                "score": sum(scores),
             },
-            compare(
-                [
-                    Pair(query.topic, float(self._right.get(query.id, False)), float(good))
-                    for query in self.held
-                    if (good := right.get(query.id)) is not None
-                ]
-            ),
         )
 
     def _ask_held(self, number: int) -> list[Judged]:
@@ -403,7 +408,7 @@ class Loop:
 
         def ask(task: tuple[int, Query]) -> Judged | None:
             at, query = task
-            run = f"{self.edge.prefix}.held.{number}.{at}"
+            run = f"{self.name}.held.{number}.{at}"
             self.edge.search(query.text, playbook=True, run=run)
             context = self.edge.compose(query.text, playbook=True, run=run)
             return self._answer(run, query, context)
@@ -442,6 +447,38 @@ def _count_tasks(done: Sequence[Sequence[Judged]]) -> dict[str, Any]:
     }
 
 
-def _mean(values: Iterable[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else 0.0
+def pool_rounds(by_seed: Sequence[Sequence[Round]]) -> list[Round]:
+    """The rounds of several seeds as one: pairs together, so that topics stay clusters."""
+    return [_pool(list(rounds)) for rounds in zip(*by_seed, strict=True)]
+
+
+def _pool(rounds: list[Round]) -> Round:
+    if len(rounds) == 1:
+        return rounds[0]
+    return Round(
+        rounds[0].number,
+        {arm: [pair for one in rounds for pair in one.pairs[arm]] for arm in rounds[0].pairs},
+        sum(one.control_moved for one in rounds),
+        _sum([one.answers for one in rounds]),
+        _sum([one.tasks for one in rounds]),
+        _sum([one.feed for one in rounds]),
+        _sum([one.refine for one in rounds]),
+        _sum([one.distil for one in rounds]),
+        _sum([one.drift for one in rounds]),
+    )
+
+
+def _sum(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts added up, by name and by the names beneath; whatever else one after another."""
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        values = [part[name] for part in parts if name in part]
+        if all(isinstance(value, dict) for value in values):
+            found[name] = _sum(values)
+        elif all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
+            found[name] = sum(values)
+        elif all(isinstance(value, list) for value in values):
+            found[name] = [one for value in values for one in value]
+        else:
+            found[name] = values
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from scripts.lift.checks import ENOUGH_TOPICS, SLACK, UNSEEN_LOW, Check
@@ -14,7 +15,7 @@ def check_loop(rounds: Sequence[Round]) -> list[Check]:
     after = rounds[1:]
     last = after[-1]
     return [
-        _check_gain(last.held),
+        _check_gain(last.compare("held")),
         _check_no_fall(after),
         _check_flat(after),
         _check_unseen(after),
@@ -31,14 +32,15 @@ def _check_gain(held: Comparison) -> Check:
         note = f"{held.topics} topics are too few to ask for a gain; {ENOUGH_TOPICS} would do"
         return Check("held-out metric, last round", "told only", value, True, note=note)
     passed = held.low > 0
-    missed = "" if passed else f"{-held.low:.4f}"
+    missed = "" if passed else f"{max(-held.low, 0.0):.4f}"
     return Check("held-out metric, last round", "interval above 0", value, passed, missed)
 
 
 def _check_no_fall(after: Sequence[Round]) -> Check:
-    worst = min(after, key=lambda one: one.held.delta).held
+    found = [one.compare("held") for one in after]
+    worst = min(found, key=lambda one: one.delta)
     # A fall is a mean below the slack, or a smaller one that is sure.
-    passed = worst.delta >= -SLACK and all(one.held.high >= 0 for one in after)
+    passed = worst.delta >= -SLACK and all(one.high >= 0 for one in found)
     missed = "" if passed else f"{max(-worst.delta - SLACK, 0):.4f}"
     return Check(
         "held-out metric never falls", f">= {-SLACK}", f"{worst.delta:+.4f}", passed, missed
@@ -46,7 +48,7 @@ def _check_no_fall(after: Sequence[Round]) -> Check:
 
 
 def _check_flat(after: Sequence[Round]) -> Check:
-    most = max(abs(one.control.delta) for one in after)
+    most = max(abs(one.compare("control").delta) for one in after)
     moved = sum(one.control_moved for one in after)
     note = f"{moved} answers of the control differ from the first ones"
     passed = most <= SLACK
@@ -57,7 +59,7 @@ def _check_flat(after: Sequence[Round]) -> Check:
 
 
 def _check_unseen(after: Sequence[Round]) -> Check:
-    low = min(one.unseen.low for one in after)
+    low = min(one.compare("unseen").low for one in after)
     passed = low >= UNSEEN_LOW
     missed = "" if passed else f"{UNSEEN_LOW - low:.4f}"
     return Check("held-out topics unharmed", f"low >= {UNSEEN_LOW}", f"{low:+.4f}", passed, missed)
@@ -72,13 +74,16 @@ def _check_held_out(after: Sequence[Round]) -> Check:
 
 
 def _check_same_again(after: Sequence[Round]) -> Check:
-    differ = sum(not one.distil["same_again"] for one in after)
+    differ = sum(one.distil["changed_again"] for one in after)
     missed = str(differ) if differ else ""
     return Check("exports that differ when made again", "0", str(differ), not differ, missed)
 
 
 def _check_drift(after: Sequence[Round]) -> Check:
-    bent = [one.number for one in after if one.drift["verdict"] == "judge"]
-    value = ", ".join(one.drift["verdict"] for one in after)
-    missed = f"rounds {bent}" if bent else ""
+    counts = Counter[str]()
+    for one in after:
+        counts.update(one.drift["verdicts"])
+    bent = counts["judge"]
+    value = ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+    missed = str(bent) if bent else ""
     return Check("the scorer did not drift", "never judge", value, not bent, missed)

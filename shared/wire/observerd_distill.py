@@ -85,17 +85,29 @@ class ExportAnswer(Response):
 
 
 class Audited(Request):
-    """A run judged twice; `judge` is null where the second judge gave no usable answer."""
+    """A run judged twice; `judge` is null where the second judge gave no usable answer.
 
+    `run` names it, so that no other audit by the same judge counts it again.
+    """
+
+    run: str | None = Field(default=None, min_length=1, max_length=512)
     scorer: str = Field(min_length=1, max_length=100)
     judge: str | None = Field(default=None, min_length=1, max_length=100)
+
+
+class AuditSample(Request):
+    """How the audited runs were drawn: by which seed, out of how many."""
+
+    seed: int = Field(ge=0, le=2**63 - 1)
+    population: int = Field(ge=1, le=2**53)
 
 
 class AuditRequest(Request):
     """How a scorer's verdicts stood up to another judge.
 
     `held_out` names the set by its hash, as a manifest does; `runs` is how many runs were to
-    be judged, those given unless said.
+    be judged, those given unless said. With `sample` every verdict names its run, and one that
+    an earlier audit of this scorer by this judge counted is 409.
     """
 
     held_out: str = Field(min_length=1, max_length=200)
@@ -104,6 +116,7 @@ class AuditRequest(Request):
     verdicts: list[Audited] = Field(min_length=1, max_length=100_000)
     runs: int | None = Field(default=None, ge=1, le=10_000_000)
     seed: int = Field(default=0, ge=0, le=2**63 - 1)
+    sample: AuditSample | None = None
 
 
 class BaselineView(Response):

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from services.observerd.core.auditing import describe_sample, find_audit
 from services.observerd.core.distill.baselines import (
     Baseline,
     check_chain,
@@ -82,7 +83,8 @@ class Distilling:
         """Measures an audit and adds it to the chain, durably; the same again is the last entry.
 
         Raises:
-            Conflict: the chain is broken.
+            Invalid: a sample whose runs are not named, or named twice.
+            Conflict: the chain is broken, or a run of a sample was counted before.
         """
         work = asyncio.ensure_future(self._add(request))
         # Whoever leaves meanwhile: what is durable must also be in memory.
@@ -95,6 +97,11 @@ class Distilling:
             if runs < len(verdicts):
                 raise Invalid(f"{len(verdicts)} verdicts are more than the {runs} runs there were.")
             metrics = await self._pool.run(measure_audit, verdicts, runs, request.seed)
+            if request.sample is not None:
+                metrics["sample"] = describe_sample(request)
+                known = find_audit(self._chain, request, metrics)
+                if known is not None:
+                    return known
             found = extend_chain(
                 self._chain,
                 held_out=request.held_out,
