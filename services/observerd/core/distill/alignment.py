@@ -25,7 +25,7 @@ MATCH, MISSING, NEW, NEW_RARITY = 2.0, 2.5, 1.5, 0.15
 WHOLE_FROM, INSIDE_FROM = 9.0, 20.0
 TURN_RARITY = 0.3
 # Texts looked at closely for each text checked, and entries of the index read to find them.
-_CANDIDATES, _POSTINGS = 6, 1500
+_CANDIDATES, _POSTINGS = 6, 2500
 # How much the rest of a text counts when candidates are ranked.
 _REST = 0.3
 # Pairs of equal words past which two texts are too long to align; their 8-grams find those.
