@@ -93,7 +93,7 @@ def create_app(
     log = EventLog(folder / "events", config.observerd, figures)
     reporter = Reporter(record_own, figures.unreported.inc)
     peers = Peers(config, transports)
-    judging = Judging(peers.embedd)
+    judging = Judging(peers.embedd, peers.matrixd)
     known = Modes([*FIXTURES, *peers.modes(), *judging.modes(), *(modes or [])])
     runs = Runs(Surroundings(config.observerd, Steps(folder), known, figures, reporter))
     add_event_routes(app, log)
