@@ -68,8 +68,15 @@ class Stream:
         try:
             detector = Detector.load(fields["detector"])
             alarms = tuple(Alarm(**one) for one in fields["alarms"])
-            given = {**fields, "detector": detector, "alarms": alarms, "ids": tuple(fields["ids"])}
-            return cls(**given)
+            return cls(
+                detector,
+                int(fields["minimum"]),
+                alarms,
+                int(fields["alarmed"]),
+                tuple(fields["ids"]),
+                int(fields["resets"]),
+                str(fields["reason"]),
+            )
         except (TypeError, KeyError):
             raise Invalid("This is no state of a stream; declare it anew.") from None
 
