@@ -39,13 +39,14 @@ from typing import Any
 import httpx
 import numpy as np
 
+from services.observerd.core.distill.agreeing import drop_question
 from services.observerd.core.distill.firewall import SIMILAR_COSINE, Firewall, Pair
 from services.observerd.core.distill.scorer import (
     SCORER,
     Case,
-    Similarities,
     Text,
     judge_answer,
+    measure_similarities,
 )
 from services.observerd.core.distill.words import normalise_words
 from services.observerd.core.drift.agreement import measure_agreement
@@ -55,6 +56,7 @@ BATCH = 100
 EVIDENCE = 10
 DRAWS = 3
 RATES = (0.0, 0.1, 0.2, 0.3)
+MODES = ("with known good answers", "with neighbours", "with evidence alone")
 LEAST = {0.0: 1.0, 0.1: 0.99, 0.2: 0.95, 0.3: 0.80}
 # Answers that say nothing, in the manner of small models; the fitting used other ones.
 VAGUE = (
@@ -124,7 +126,7 @@ def read_threads(path: Path) -> list[Thread]:
 
 
 def measure_scorer(threads: list[Thread], embedder: Embedder, seed: int) -> dict[str, Any]:
-    """κ and what was accepted, by kind of answer, with known good answers and without."""
+    """κ and what was accepted, by kind of answer, by what is known beside the evidence."""
     pool = [(thread.number, answer) for thread in threads for answer in thread.answers]
     owners = np.array([owner for owner, _ in pool])
     vectors = embedder.embed([text for _, text in pool])
@@ -143,23 +145,30 @@ def measure_scorer(threads: list[Thread], embedder: Embedder, seed: int) -> dict
             answers += [("vague", text) for text in vague]
             if thread.number % 2:
                 drawn += [(thread, question, kind, text, order) for kind, text in answers]
-    embedder.embed([text for _, _, _, answer, _ in drawn for text in (answer,)])
+    embedder.embed(
+        [text for _, asked, _, said, _ in drawn for text in (said, drop_question(asked, said))]
+    )
     found: dict[str, Any] = {}
-    for mode in ("with known good answers", "with evidence alone"):
+    for mode in MODES:
         kinds: list[str] = []
         verdicts: list[str] = []
         for thread, question, kind, answer, order in drawn:
             places = [at for at in order[: EVIDENCE + 4] if pool[at][1] != answer][:EVIDENCE]
-            known = [text for text in thread.answers if text != answer]
-            if mode == "with evidence alone":
-                known = []
-            asked, said = embedder.embed([question, answer])
-            near = Similarities(
-                float(asked @ said),
-                tuple((vectors[places] @ asked).tolist()),
-                tuple((vectors[places] @ said).tolist()),
-                tuple((embedder.embed(known) @ said).tolist()) if known else (),
-                tuple((embedder.embed(known) @ asked).tolist()) if known else (),
+            known: list[str] = []
+            around: list[int] = []
+            if mode == "with known good answers":
+                known = [text for text in thread.answers if text != answer]
+            said, rest = embedder.embed([answer, drop_question(question, answer)])
+            if mode == "with neighbours":
+                ranked = np.argsort(-(vectors @ said), kind="stable").tolist()
+                around = [at for at in ranked if pool[at][1] != answer][:EVIDENCE]
+            near = measure_similarities(
+                embedder.embed([question])[0].tolist(),
+                said.tolist(),
+                vectors[places].tolist(),
+                embedder.embed(known).tolist() if known else (),
+                vectors[around].tolist(),
+                rest.tolist() if around else None,
             )
             case = Case(
                 run_id="case",
@@ -167,6 +176,7 @@ def measure_scorer(threads: list[Thread], embedder: Embedder, seed: int) -> dict
                 answer=answer,
                 evidence=tuple(Text(f"e{at}", pool[at][1]) for at in places),
                 references=tuple(Text(f"g{at}", text) for at, text in enumerate(known)),
+                neighbours=tuple(Text(f"e{at}", pool[at][1]) for at in around),
             )
             kinds.append(kind)
             verdicts.append(judge_answer(case, near).verdict)
@@ -289,12 +299,19 @@ def find_misses(scorer: dict[str, Any], firewall: dict[str, Any]) -> list[str]:
         misses.append(f"kappa {judged['kappa']['value']:.3f} on {judged['answers']} answers")
     if judged["wrong_accepted"] > 0.05:
         misses.append(f"wrong ones accepted {judged['wrong_accepted']:.3f}")
-    for rate, least in LEAST.items():
-        if firewall["recall"]["row"][str(rate)] < least:
-            misses.append(f"leak recall at {rate}: {firewall['recall']['row'][str(rate)]:.4f}")
     for kind, recall in firewall["recall"].items():
-        if recall["0.0"] < 1:
-            misses.append(f"exact leaks, {kind}: {recall['0.0']:.4f}")
+        misses += [
+            f"leaks caught, {kind} at {rate}: {recall[str(rate)]:.4f}"
+            for rate, least in LEAST.items()
+            if recall[str(rate)] < least
+        ]
+    for mode in MODES[1:]:
+        found = scorer[mode]
+        if found["kappa"]["value"] < 0.6 or found["wrong_accepted"] > 0.05:
+            misses.append(
+                f"{mode}: kappa {found['kappa']['value']:.3f}, wrong ones accepted "
+                f"{found['wrong_accepted']:.3f}"
+            )
     if firewall["clean_stopped"] > 0.005:
         misses.append(f"clean rows stopped {firewall['clean_stopped']:.4f}")
     return misses

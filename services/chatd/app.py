@@ -21,11 +21,13 @@ from services.chatd.store.dispatch import Dispatcher
 from services.chatd.store.figures import Figures
 from services.chatd.store.ledger import Ledger
 from services.chatd.store.sending import FlowResponse, send_whole
+from services.chatd.store.telling import tell_chats
 from shared.config import Config
 from shared.edge import Scope, render_envelope
 from shared.errors import LakehouseError
 from shared.protocols import anthropic_error, openai_error
 from shared.runtime import Transports, create_base
+from shared.telling import RunTeller
 from shared.wire.chatd import ChatRequest, ChatResponse, Providers, UsageReport
 from shared.wire.chatd_anthropic import (
     CountTokensRequest,
@@ -62,7 +64,8 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     Args:
         config: sections `chatd` and `models`, the data directory, and addresses of daemons
             that providers name.
-        transports: unused; providers are always reached over sockets.
+        transports: reach observerd in process, for tests; providers are always reached over
+            sockets.
     """
     section = config.chatd
     tiers = config.models.tiers()
@@ -75,6 +78,7 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
             yield
         finally:
             await ledger.aclose()
+            await teller.aclose()
             for provider in providers.values():
                 await provider.aclose()
 
@@ -85,7 +89,13 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
         "chatd", config, lifespan=lifespan, ready=check_ready, render_error=render_error
     )
     figures = Figures(app.state.metrics.registry)
-    ledger = Ledger(config.data_dir("chatd") / "ledger", section.checkpoint_records, figures)
+    teller = RunTeller("chatd", config, app.state.metrics.registry, transports)
+    ledger = Ledger(
+        config.data_dir("chatd") / "ledger",
+        section.checkpoint_records,
+        figures,
+        tell_chats(teller),
+    )
     prices = build_prices(section)
     figures.watch_breakers({name: provider.breaker for name, provider in providers.items()})
     dispatcher = Dispatcher(section, tiers, providers, prices, ledger, figures)

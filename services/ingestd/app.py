@@ -22,6 +22,7 @@ from shared.config import Config
 from shared.lockfile import DirectoryLock
 from shared.pool import BlockingPool
 from shared.runtime import create_base
+from shared.telling import RunTeller
 from shared.wire.ingestd import INGEST_PATH, IngestQuery, IngestReference, IngestResult
 
 # Threads that write bodies; each ingest has one write under way at a time.
@@ -65,11 +66,12 @@ def create_app(
         with DirectoryLock(config.data_dir("ingestd")):
             spool.clear()
             app.state.workers = workers = Workers(section, figures)
-            app.state.ingests = Ingests(section, spool, workers, objects, catalog, figures)
+            app.state.ingests = Ingests(section, spool, workers, objects, catalog, figures, teller)
             try:
                 yield
             finally:
                 await workers.close()
+                await teller.aclose()
                 await catalog.aclose()
                 await objects.aclose()
                 pool.close()
@@ -79,6 +81,7 @@ def create_app(
 
     app = create_base("ingestd", config, lifespan=lifespan, ready=check)
     figures = Figures(app.state.metrics.registry)
+    teller = RunTeller("ingestd", config, app.state.metrics.registry, transports)
     pool = BlockingPool("ingestd-spool", _WRITERS, section.max_concurrency)
     spool = Spool(config.data_dir("ingestd"), pool)
     objects = StoragedClient(config, transports)

@@ -14,6 +14,7 @@ from services.observerd.judging_routes import (
     add_distill_routes,
     add_feed_routes,
     add_judging_routes,
+    add_stream_routes,
 )
 from services.observerd.refine_routes import add_refine_routes
 from services.observerd.store.distilling import Distilling
@@ -28,6 +29,7 @@ from services.observerd.store.modes import FIXTURES, Mode, Modes
 from services.observerd.store.refining import Refiners
 from services.observerd.store.runs import Runs
 from services.observerd.store.steps import Steps
+from services.observerd.store.streaming import Streams
 from shared.config import Config
 from shared.lockfile import DirectoryLock
 from shared.reporter import Reporter
@@ -87,10 +89,17 @@ def create_app(
             await refiners.open()
             stack.push_async_callback(distilling.close)
             await distilling.open()
+            stack.push_async_callback(streams.close)
+            await streams.open()
             yield
 
     async def check_ready() -> dict[str, str]:
-        return {"log": log.check(), "refiners": refiners.check(), "audits": distilling.check()}
+        return {
+            "log": log.check(),
+            "refiners": refiners.check(),
+            "audits": distilling.check(),
+            "streams": streams.check(),
+        }
 
     async def record_own(events: Any) -> None:
         await log.record([Event.model_validate(event) for event in events])
@@ -100,14 +109,17 @@ def create_app(
     log = EventLog(folder / "events", config.observerd, figures)
     reporter = Reporter(record_own, figures.unreported.inc)
     peers = Peers(config, transports)
-    judging = Judging(peers.embedd)
-    known = Modes([*FIXTURES, *peers.modes(), *judging.modes(), *(modes or [])])
+    judging = Judging(peers.embedd, peers.matrixd)
+    streams = Streams(folder / "streams")
+    own = [*judging.modes(), *streams.modes()]
+    known = Modes([*FIXTURES, *peers.modes(), *own, *(modes or [])])
     runs = Runs(Surroundings(config.observerd, Steps(folder), known, figures, reporter))
     add_event_routes(app, log)
     add_workflow_routes(app, runs, known)
     refiners = Refiners(folder / "refiners", peers.matrixd)
     add_refine_routes(app, refiners, Drawing(log, refiners, judging))
     add_judging_routes(app, judging)
+    add_stream_routes(app, streams)
     distilling = Distilling(folder / "audits")
     add_distill_routes(app, distilling)
     feeding = Feeding(log, peers.matrixd)

@@ -1,12 +1,15 @@
-"""The routes of the scorer, of exports and audits, and of drift."""
+"""The routes of the scorer, of exports and audits, and of drift with its streams."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from typing import Annotated
+
+from fastapi import FastAPI, Path, Response
 
 from services.observerd.store.distilling import Distilling
 from services.observerd.store.feeding import Feeding
 from services.observerd.store.judging import Judging
+from services.observerd.store.streaming import Streams
 from shared.wire.observerd_distill import (
     AuditRequest,
     BaselineList,
@@ -23,6 +26,18 @@ from shared.wire.observerd_judging import (
     ScorerDriftRequest,
     ScoreRequest,
 )
+from shared.wire.observerd_streams import (
+    STREAM,
+    StreamFed,
+    StreamList,
+    StreamReset,
+    StreamSpec,
+    StreamValues,
+    StreamView,
+)
+
+STREAMS = "/observer/drift/streams"
+Name = Annotated[str, Path(pattern=STREAM, description="Name of the stream")]
 
 
 def add_distill_routes(app: FastAPI, distilling: Distilling) -> None:
@@ -70,3 +85,39 @@ def add_judging_routes(app: FastAPI, judging: Judging) -> None:
     async def compare_distributions(request: DriftRequest) -> DriftAnswer:
         """Whether two samples differ by more than chance, feature by feature."""
         return await judging.compare(request)
+
+
+def add_stream_routes(app: FastAPI, streams: Streams) -> None:
+    """Streams of values that ring when their mean changes."""
+
+    @app.put(STREAMS + "/{name}", tags=["drift"], responses={201: {"model": StreamView}})
+    async def declare_stream(name: Name, spec: StreamSpec, response: Response) -> StreamView:
+        """Begins to watch a stream: 201, or 200 when it is watched; other settings are 409."""
+        view, made = await streams.declare(name, spec)
+        response.status_code = 201 if made else 200
+        return view
+
+    @app.get(STREAMS, tags=["drift"])
+    async def list_streams() -> StreamList:
+        """All streams: their status, alarms, and how far the next one is away."""
+        return streams.list()
+
+    @app.get(STREAMS + "/{name}", tags=["drift"])
+    async def get_stream(name: Name) -> StreamView:
+        """One stream."""
+        return streams.show(name)
+
+    @app.post(STREAMS + "/{name}/values", tags=["drift"])
+    async def feed_stream(name: Name, batch: StreamValues) -> StreamFed:
+        """Takes values in, durably, and tells of alarms; a batch with an id counts once."""
+        return await streams.feed(name, batch)
+
+    @app.post(STREAMS + "/{name}/reset", tags=["drift"])
+    async def reset_stream(name: Name, reset: StreamReset) -> StreamView:
+        """Begins anew after an alarm was looked into, with the same mean or another."""
+        return await streams.reset(name, reset)
+
+    @app.delete(STREAMS + "/{name}", tags=["drift"], status_code=204)
+    async def delete_stream(name: Name) -> None:
+        """Stops watching a stream."""
+        await streams.delete(name)

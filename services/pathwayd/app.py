@@ -23,6 +23,7 @@ from shared.clients.chatd import ChatdClient
 from shared.clients.embedd import EmbeddClient
 from shared.config import Config
 from shared.runtime import Transports, create_base
+from shared.telling import RunTeller
 from shared.wire.pathwayd import (
     History,
     PathwayResults,
@@ -63,9 +64,10 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         figures = Figures(app.state.metrics.registry)
+        teller = RunTeller("pathwayd", config, app.state.metrics.registry, transports)
         ledger = Ledger(config.data_dir("pathwayd"), config.pathwayd, figures, now_us)
         embedder = Embedder(ledger, EmbeddClient(config, transports))
-        service, reading = Service(ledger, embedder), Reading(ledger, embedder)
+        service, reading = Service(ledger, embedder), Reading(ledger, embedder, teller)
         finder = FactFinder(ChatdClient(config, transports), config.pathwayd.infer_model)
         app.state.parts = Parts(ledger, embedder, service, reading, finder)
         await ledger.open()
@@ -73,6 +75,7 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
         try:
             yield
         finally:
+            await teller.aclose()
             await service.close()
             await finder.close()
             await embedder.close()

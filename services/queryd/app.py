@@ -23,6 +23,7 @@ from shared.clients.catalogd import CatalogdClient
 from shared.config import Config
 from shared.lockfile import DirectoryLock
 from shared.runtime import Transports, create_base
+from shared.telling import RunTeller
 from shared.wire.queryd import SqlRequest, SqlResult, TableInfo, TableList
 
 _CALLER = "A name by which a program gets its own fair share of the workers."
@@ -76,6 +77,7 @@ def create_app(
                 yield
             finally:
                 await pool.close()
+                await teller.aclose()
                 await asked.aclose()
 
     async def check_ready() -> dict[str, str]:
@@ -85,7 +87,8 @@ def create_app(
     figures = Figures(app.state.metrics.registry)
     pool = WorkerPool(section, folder / "tmp", readable, figures)
     asked: Catalogue = catalogue or CatalogdClient(config, transports)
-    runner = Runner(section, pool, asked, figures)
+    teller = RunTeller("queryd", config, app.state.metrics.registry, transports)
+    runner = Runner(section, pool, asked, figures, teller)
     describer = Describer(runner, asked)
 
     @app.post("/sql", tags=["sql"], response_class=Response, responses=_ANSWERS)

@@ -18,13 +18,20 @@ class JudgedText(Request):
 
 
 class ScoreRequest(Request):
-    """A run to be judged: what was asked, what was answered, what the answer was made from."""
+    """A run to be judged: what was asked, what was answered, what the answer was made from.
+
+    Where no good answer is known, `neighbours` is what a search with the answer's text brings
+    up, without the answer itself. With `corpora` observerd searches them through matrixd, with
+    the question where no evidence is given, and with the answer where no neighbours are.
+    """
 
     run_id: str = Field(pattern=RUN_ID)
     question: str = Field(min_length=1, max_length=100_000)
     answer: str = Field(max_length=100_000)
     evidence: list[JudgedText] = Field(default=[], max_length=200)
     references: list[JudgedText] = Field(default=[], max_length=50)
+    neighbours: list[JudgedText] = Field(default=[], max_length=200)
+    corpora: list[str] = Field(default=[], max_length=50)
 
 
 class Scored(Response):

@@ -92,7 +92,10 @@ async def test_modes_are_listed_with_their_inputs(tmp_path: Path) -> None:
         }
         assert {"matrix.search", "matrix.relevance", "matrix.downgrade", "sql", "pathway.search",
                 "playbook.record", "fixture.echo", "fixture.upper"} <= set(modes)  # fmt: skip
-        assert [name for name, mode in modes.items() if mode["side_effects"]] == ["playbook.record"]
+        assert {name for name, mode in modes.items() if mode["side_effects"]} == {
+            "playbook.record",
+            "drift.stream",
+        }
         assert "query" in modes["matrix.search"]["inputs"]["properties"]
 
 

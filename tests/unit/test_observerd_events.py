@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 import random
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 import pytest
 
+from services.observerd.core.distill.scores import Response, Score
 from services.observerd.core.events.figures import Breakdown, Group
 from services.observerd.core.events.records import Kept, keep, make_payload
 from services.observerd.core.events.ring import Ring
 from services.observerd.core.events.runs import assemble_run
 from services.observerd.core.events.verdicts import settle_verdict
-from shared.wire.observerd import Event
+from shared.errors import Invalid
+from shared.wire.observerd import Event, Verdict
 
 
 def make(seq: int, run: str = "r", status: str = "ok", **more: Any) -> Kept:
@@ -106,6 +108,10 @@ def test_a_run_that_began_in_memory_is_whole() -> None:
         ("rejected", "ok", 0.0, [], ("rejected", "ok", 0.0)),
         ("accepted", "ok", 0.9, [], ("needs_human_review", "partial", None)),
         ("accepted", "ok", 0.9, [""], ("needs_human_review", "partial", None)),
+        ("partially_accepted", "ok", 0.6, ["e"], ("partially_accepted", "ok", 0.6)),
+        ("partially_accepted", "ok", 0.6, [], ("needs_human_review", "partial", None)),
+        ("partially_accepted", "ok", 0.6, [""], ("needs_human_review", "partial", None)),
+        ("needs_human_review", "ok", 0.5, [], ("needs_human_review", "ok", None)),
         ("accepted", None, 0.9, ["e"], ("needs_human_review", "partial", None)),
         (None, "ok", 0.9, ["e"], ("needs_human_review", "partial", None)),
         ("accepted", "ok", math.nan, ["e"], ("needs_human_review", "out_of_range", None)),
@@ -117,6 +123,20 @@ def test_only_a_whole_answer_of_a_working_scorer_is_believed(
     verdict: Any, status: Any, score: Any, evidence: list[str], expected: tuple[Any, ...]
 ) -> None:
     assert tuple(settle_verdict(verdict, status, score, evidence)) == expected
+
+
+@pytest.mark.parametrize("verdict", get_args(Verdict))
+@pytest.mark.parametrize("evidence", [[], [""], ["e"]])
+def test_an_event_and_the_scorer_hold_to_one_rule(verdict: Verdict, evidence: list[str]) -> None:
+    settled = settle_verdict(verdict, "ok", 0.6, evidence)
+    try:
+        response = Response("r", verdict, 0.6, ("why",), tuple(evidence), frozenset(evidence))
+    except Invalid:
+        assert settled.verdict == "needs_human_review"
+        assert settled.scorer_status == "partial"
+    else:
+        score = Score("r", "s", "ok", response)
+        assert tuple(settled) == (score.verdict, "ok", score.score)
 
 
 def test_what_was_claimed_is_kept_apart() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,17 @@ class Ledger:
         folder: the journal's own.
         checkpoint_records: records after which the sums are stored, for fast starts.
         figures: counts what could not be written.
+        tell: handed each record as well; must not wait.
     """
 
-    def __init__(self, folder: Path, checkpoint_records: int, figures: Figures) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint_records: int,
+        figures: Figures,
+        tell: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        self._tell = tell
         self._journal = Journal(folder)
         self._every = checkpoint_records
         self._figures = figures
@@ -88,6 +97,8 @@ class Ledger:
     def record(self, entry: dict[str, Any]) -> None:
         """Takes a chat; it is durable a moment later."""
         self._gathered.append(entry)
+        if self._tell is not None:
+            self._tell(entry)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(GATHER_S, self._hand_over)
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from services.ingestd.core.job import Job, Limits, Outcome, Part
 from services.ingestd.core.options import Options, make_ingest_id
@@ -22,6 +24,7 @@ from shared.clients.catalogd import CatalogdClient
 from shared.clients.storaged import StoragedClient
 from shared.errors import Conflict, LakehouseError, NotFound, PreconditionFailed
 from shared.sections.data import IngestdSection
+from shared.telling import RunTeller, judge_failure, since
 from shared.wire.catalogd import (
     Dataset,
     IngestFound,
@@ -49,6 +52,7 @@ class Ingests:
         objects: stores parts.
         catalog: knows datasets.
         figures: where ingests are counted.
+        teller: told how each went.
     """
 
     def __init__(
@@ -59,7 +63,9 @@ class Ingests:
         objects: StoragedClient,
         catalog: CatalogdClient,
         figures: Figures,
+        teller: RunTeller | None = None,
     ) -> None:
+        self._teller = teller
         self._spool = spool
         self._workers = workers
         self._objects = objects
@@ -90,16 +96,26 @@ class Ingests:
         Raises:
             LakehouseError: it cannot be done; nothing was registered.
         """
-        outcome = "gone"
+        outcome, status, begun = "gone", "cancelled", time.perf_counter()
+        result: IngestResult | None = None
         try:
             result = await self._run(dataset, options, pieces)
-            outcome = "duplicate" if result.duplicate else "done"
+            outcome, status = "duplicate" if result.duplicate else "done", "ok"
             return result
         except LakehouseError as error:
-            outcome = error.code
+            status, outcome = judge_failure(error)
             raise
         finally:
             self._figures.ended(outcome)
+            if self._teller is not None:
+                self._teller.tell(
+                    "ingest",
+                    since(begun),
+                    status=status,
+                    error=None if result is not None else outcome,
+                    task_signature=f"ingest:{dataset}"[:200],
+                    attributes=_describe(result),
+                )
 
     async def _run(
         self, dataset: str, options: Options, pieces: AsyncIterator[bytes]
@@ -282,3 +298,14 @@ def repeat(dataset: str, found: IngestFound) -> IngestResult:
         warnings=record.warnings,
         duplicate=True,
     )
+
+
+def _describe(result: IngestResult | None) -> dict[str, Any]:
+    if result is None:
+        return {}
+    return {
+        "rows_in": result.rows_in,
+        "rows_out": result.rows_out,
+        "rejects": result.rejects.count,
+        "duplicate": result.duplicate,
+    }

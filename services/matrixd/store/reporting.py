@@ -6,16 +6,15 @@ A search's event carries its request whole, so that other settings can be tried 
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import orjson
 
-from shared import context
 from shared.errors import LakehouseError, Timeout
 from shared.reporter import Reporter
+from shared.telling import name_run
 from shared.wire.matrixd import MatrixAnswer, MatrixSearch
 from shared.wire.matrixd_context import Composed, ComposeRequest
 
@@ -86,12 +85,8 @@ def _begin(mode: str, request: MatrixSearch | ComposeRequest) -> dict[str, Any]:
     except TypeError:
         # A filter may hold an integer that the log cannot; the request is still a request.
         inputs, inputs_hash = None, hashlib.sha256(request.model_dump_json().encode()).hexdigest()
-    # The request's own id, so that what one request caused can be found together.
-    run_id = context.request_id.get()
-    if not run_id[:1].isalnum():
-        run_id = f"r{run_id or secrets.token_hex(8)}"[:128]
     return {
-        "run_id": run_id,
+        "run_id": name_run(),
         "node_id": mode,
         "service": "matrixd",
         "mode": mode,

@@ -10,6 +10,7 @@ import importlib
 import logging
 from typing import Any
 
+from services.observerd.core.distill.agreeing import drop_question
 from services.observerd.core.distill.replies import score_failure
 from services.observerd.core.distill.scorer import (
     SCORER,
@@ -19,10 +20,13 @@ from services.observerd.core.distill.scorer import (
     measure_similarities,
 )
 from services.observerd.core.distill.scores import Score
+from services.observerd.core.distill.words import normalise_words
 from services.observerd.store.modes import Call, Mode
 from shared.clients.embedd import EmbeddClient
+from shared.clients.matrixd import MatrixdClient
 from shared.errors import LakehouseError
 from shared.pool import BlockingPool
+from shared.wire.matrixd import MatrixSearch
 from shared.wire.observerd_judging import (
     DriftAnswer,
     DriftRequest,
@@ -36,6 +40,8 @@ logger = logging.getLogger("lakehouse.observerd")
 
 # Permutation tests of large samples take seconds of one core: one at a time, a few waiting.
 _AT_ONCE, _QUEUE = 1, 16
+# Documents that each search brings to a judgement, and the longest text to search with.
+_FOUND, _QUERY_CHARS = 10, 2000
 
 
 class Judging:
@@ -43,10 +49,12 @@ class Judging:
 
     Args:
         embedd: gives the vectors that answers are compared by.
+        matrixd: searches the corpora that a request names.
     """
 
-    def __init__(self, embedd: EmbeddClient) -> None:
+    def __init__(self, embedd: EmbeddClient, matrixd: MatrixdClient) -> None:
         self._embedd = embedd
+        self._matrixd = matrixd
         self._pool = BlockingPool("observerd-drift", _AT_ONCE, _QUEUE)
 
     def close(self) -> None:
@@ -58,25 +66,60 @@ class Judging:
         return Scored.model_validate((await self._judge(request)).dump())
 
     async def _judge(self, request: ScoreRequest) -> Score:
-        case = Case(
-            request.run_id,
-            request.question,
-            request.answer,
-            tuple(Text(one.id, one.text) for one in request.evidence),
-            tuple(Text(one.id, one.text) for one in request.references),
-        )
-        shown = [one.text for one in (*case.evidence, *case.references)]
-        # An empty answer has no vector and needs none to be rejected.
-        answer = case.answer if case.answer.strip() else case.question
         try:
+            case = await self._gather(request)
+            # An empty answer has no vector and needs none to be rejected.
+            answer = case.answer if case.answer.strip() else case.question
+            evidence, references, neighbours = (
+                [one.text for one in texts]
+                for texts in (case.evidence, case.references, case.neighbours)
+            )
+            rest = [drop_question(case.question, answer)] if neighbours else []
+            shown = [*evidence, *references, *neighbours, *rest]
             found = (await self._embedd.embed([case.question, answer, *shown])).vectors
-            cut = 2 + len(case.evidence)
-            near = measure_similarities(found[0], found[1], found[2:cut], found[cut:])
+            first = 2 + len(evidence)
+            second = first + len(references)
+            third = second + len(neighbours)
+            near = measure_similarities(
+                found[0],
+                found[1],
+                found[2:first],
+                found[first:second],
+                found[second:third],
+                found[third] if rest else None,
+            )
             return Score(case.run_id, SCORER, "ok", judge_answer(case, near))
         except Exception as error:
             if not isinstance(error, LakehouseError):
-                logger.exception("Run %s could not be judged", case.run_id)
-            return score_failure(error, run_id=case.run_id, scorer=SCORER)
+                logger.exception("Run %s could not be judged", request.run_id)
+            return score_failure(error, run_id=request.run_id, scorer=SCORER)
+
+    async def _gather(self, request: ScoreRequest) -> Case:
+        """The case, with what the named corpora hold of its question and its answer."""
+        evidence = [Text(one.id, one.text) for one in request.evidence]
+        neighbours = [Text(one.id, one.text) for one in request.neighbours]
+        if request.corpora and not evidence:
+            evidence = await self._search(request.corpora, request.question, request.answer)
+        if request.corpora and not neighbours and request.answer.strip():
+            neighbours = await self._search(request.corpora, request.answer, request.answer)
+        return Case(
+            request.run_id,
+            request.question,
+            request.answer,
+            tuple(evidence),
+            tuple(Text(one.id, one.text) for one in request.references),
+            tuple(neighbours),
+        )
+
+    async def _search(self, corpora: list[str], query: str, answer: str) -> list[Text]:
+        asked = MatrixSearch(query=query[:_QUERY_CHARS], corpora=corpora, k=_FOUND + 4)
+        hits = (await self._matrixd.search(asked)).hits
+        itself = normalise_words(answer)
+        return [
+            Text(f"{hit.corpus}/{hit.id}", hit.text)
+            for hit in hits
+            if hit.text and normalise_words(hit.text) != itself
+        ][:_FOUND]
 
     async def compare(self, request: DriftRequest) -> DriftAnswer:
         """Whether two samples differ by more than chance.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.rooms import load_room
 from shared.errors import Invalid, LakehouseError, NotFound, TooLarge
 from shared.filters.language import Filter, parse_filter
+from shared.telling import RunTeller, hash_request, judge_failure, since
 from shared.wire import pathwayd as wire
 
 if TYPE_CHECKING:
@@ -40,9 +42,14 @@ class Query:
 
 
 class Reading:
-    """Everything that changes nothing."""
+    """Everything that changes nothing.
 
-    def __init__(self, ledger: Ledger, embedder: Embedder) -> None:
+    Args:
+        teller: told how each search went.
+    """
+
+    def __init__(self, ledger: Ledger, embedder: Embedder, teller: RunTeller | None = None) -> None:
+        self._teller = teller
         self._ledger = ledger
         self._embedder = embedder
 
@@ -183,6 +190,29 @@ class Reading:
 
     async def search(self, body: wire.PathwaySearch) -> wire.PathwayResults:
         """The best hits for a query, a vector, or a filter alone."""
+        if self._teller is None:
+            return await self._search(body)
+        begun = time.perf_counter()
+        found: wire.PathwayResults | None = None
+        status, code = "ok", None
+        try:
+            found = await self._search(body)
+            return found
+        except BaseException as error:
+            status, code = judge_failure(error)
+            raise
+        finally:
+            shown = {} if found is None else {"hits": len(found.hits), "mode": found.mode}
+            self._teller.tell(
+                "pathway.search",
+                since(begun),
+                status=status,
+                error=code,
+                inputs_hash=hash_request(body.model_dump_json(exclude_defaults=True)),
+                attributes={**shown, "degraded": found.degraded if found else None},
+            )
+
+    async def _search(self, body: wire.PathwaySearch) -> wire.PathwayResults:
         given = None if body.filter is None else parse_filter(body.filter, resolve_field)
         query = Query(
             text=body.query,

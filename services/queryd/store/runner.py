@@ -22,6 +22,7 @@ from services.queryd.store.pool import WorkerPool
 from services.queryd.store.process import WorkerGone, WorkerProcess
 from shared.errors import Internal, LakehouseError, Timeout
 from shared.sections.data import QuerydSection
+from shared.telling import RunTeller, hash_request, name_run
 
 _KILLED = "deadline"
 
@@ -46,8 +47,14 @@ class Runner:
     """Runs queries on the pool's workers."""
 
     def __init__(
-        self, section: QuerydSection, pool: WorkerPool, catalogue: Catalogue, figures: Figures
+        self,
+        section: QuerydSection,
+        pool: WorkerPool,
+        catalogue: Catalogue,
+        figures: Figures,
+        teller: RunTeller | None = None,
     ) -> None:
+        self.teller = teller
         self.section = section
         self.pool = pool
         self.catalogue = catalogue
@@ -96,6 +103,7 @@ class Answer:
         self._finished = False
         self._closed = False
         self._rows = 0
+        self._run_id = name_run()
 
     async def begin(self) -> None:
         """Plans, looks the datasets up, and waits for the first rows."""
@@ -183,7 +191,22 @@ class Answer:
         elif failure is not None or not self._finished:
             outcome = "gone"
         seconds = time.perf_counter() - self._begun
-        self._runner.figures.query(self.query.form.name.lower(), outcome, seconds, self._rows)
+        form = self.query.form.name.lower()
+        self._runner.figures.query(form, outcome, seconds, self._rows)
+        if self._runner.teller is not None:
+            self._tell(self._runner.teller, form, outcome, seconds)
+
+    def _tell(self, teller: RunTeller, form: str, outcome: str, seconds: float) -> None:
+        known = {"ok": "ok", "timeout": "timeout", "gone": "cancelled"}
+        teller.tell(
+            "sql",
+            seconds * 1000,
+            status=known.get(outcome, "error"),
+            error=None if outcome == "ok" else outcome,
+            run_id=self._run_id,
+            inputs_hash=hash_request(self.query.sql, self.query.params),
+            attributes={"rows": self._rows, "format": form, "as_of": self.query.as_of},
+        )
 
     def _let_go(self) -> None:
         """Gives the worker back, if there is one."""

@@ -22,10 +22,10 @@ Words = tuple[str, ...]
 # A word in common, beside its rarity; one that is missing; one that is new, and its rarity.
 MATCH, MISSING, NEW, NEW_RARITY = 2.0, 2.5, 1.5, 0.15
 # A whole text from here on is an edited copy; a text inside a longer one from here on.
-WHOLE_FROM, INSIDE_FROM = 9.0, 20.0
+WHOLE_FROM, INSIDE_FROM = 8.4, 20.0
 TURN_RARITY = 0.3
 # Texts looked at closely for each text checked, and entries of the index read to find them.
-_CANDIDATES, _POSTINGS = 6, 1500
+_CANDIDATES, _POSTINGS = 6, 2500
 # How much the rest of a text counts when candidates are ranked.
 _REST = 0.3
 # Pairs of equal words past which two texts are too long to align; their 8-grams find those.

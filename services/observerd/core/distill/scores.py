@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from services.observerd.core.events.verdicts import lacks_evidence
 from shared.errors import Invalid, PreconditionFailed
 from shared.wire.observerd import ScorerStatus, Verdict
 
@@ -52,7 +53,7 @@ class Response:
             raise Invalid("A score is a number from 0 to 1.")
         if not self.reasons or not all(reason.strip() for reason in self.reasons):
             raise Invalid("A verdict must give its reasons.")
-        if self.verdict in ("accepted", "partially_accepted") and not self.evidence:
+        if lacks_evidence(self.verdict, self.evidence):
             raise Invalid("A verdict in favour must name the evidence it rests on.")
         if not set(self.evidence) <= self.offered:
             raise Invalid("The evidence named is none of what was shown.")
