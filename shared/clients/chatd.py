@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import orjson
 
 from shared.clients.base import TRANSPORT_ERRORS, ServiceClient
 from shared.config import Config
-from shared.errors import Upstream
+from shared.errors import BY_CODE, Upstream, from_response
 from shared.runtime import Transports
 from shared.wire.chatd import ChatRequest, ChatResponse, Providers, UsageReport
 from shared.wire.chatd_openai import ChatMessage
@@ -73,6 +74,31 @@ class ChatdClient(ServiceClient):
             timeout_s=ANSWER_S,
         ) as response:
             yield _read_pieces(response)
+
+    async def read_events(
+        self, model: str, messages: Sequence[ChatMessage | Mapping[str, Any]], **fields: Any
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """An answer's events as they come: `start`, `text`, `reasoning`, and `done` with all of it.
+
+        Raises:
+            LakehouseError: the answer failed, before it began or in the middle.
+            Upstream: it ended without its `done`.
+        """
+        rest = b""
+        async with self.stream_chat(model, messages, **fields) as pieces:
+            async for piece in pieces:
+                *lines, rest = (rest + piece).split(b"\n")
+                for line in lines:
+                    if not line.startswith(b"data:"):
+                        continue
+                    event: dict[str, Any] = orjson.loads(line[5:])
+                    if event["type"] == "error":
+                        status = BY_CODE.get(event["error"]["code"], Upstream).status
+                        raise from_response(self.service, status, event)
+                    yield event
+                    if event["type"] == "done":
+                        return
+        raise Upstream("The answer broke off before its end. Ask again; chatd's log may say why.")
 
     async def providers(self, probe: bool = False) -> Providers:
         """Which providers are registered; with `probe` who answers, and the tiers' states."""

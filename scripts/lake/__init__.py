@@ -1,0 +1,1 @@
+"""The lakehouse command: its verbs, and how they speak."""
