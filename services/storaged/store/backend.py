@@ -56,6 +56,10 @@ class Reader(Protocol):
         """What is open."""
         ...
 
+    def expect(self, offset: int, length: int) -> None:
+        """Tells which bytes will be read, in order."""
+        ...
+
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes from `offset`; fewer only at the end."""
         ...
@@ -105,8 +109,8 @@ class Backend(Protocol):
         """One page of objects in byte order of their keys."""
         ...
 
-    def free_bytes(self) -> int:
-        """Room for further objects, in bytes."""
+    def free_bytes(self) -> float:
+        """Room for further objects, in bytes; infinite where nobody can say."""
         ...
 
     def check(self) -> dict[str, str]:

@@ -201,6 +201,7 @@ class ObjectStore:
         keep = False
         try:
             plan = choose(reader.stored)
+            reader.expect(plan.offset, plan.length)
             first = reader.read(plan.offset, min(BLOCK, plan.length)) if plan.length else b""
             keep = len(first) < plan.length
         finally:
