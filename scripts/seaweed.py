@@ -23,6 +23,10 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 ROOT = Path(__file__).resolve().parent.parent
+_PYTHON = ROOT / ".venv" / "bin" / "python"
+if __name__ == "__main__" and _PYTHON.exists() and Path(sys.prefix) != ROOT / ".venv":
+    # Started by the system's Python: go on in the project's environment.
+    os.execv(_PYTHON, [str(_PYTHON), *sys.argv])
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 

@@ -16,6 +16,7 @@ from typing import Any
 from services.queryd.core.accept import Format
 from services.queryd.core.frames import Kind, read_error
 from services.queryd.core.limits import over_edge, over_time
+from services.queryd.store.bucket import Bucket
 from services.queryd.store.catalogue import Catalogue, resolve_tables
 from services.queryd.store.figures import Figures
 from services.queryd.store.pool import WorkerPool
@@ -46,12 +47,18 @@ class Runner:
     """Runs queries on the pool's workers."""
 
     def __init__(
-        self, section: QuerydSection, pool: WorkerPool, catalogue: Catalogue, figures: Figures
+        self,
+        section: QuerydSection,
+        pool: WorkerPool,
+        catalogue: Catalogue,
+        figures: Figures,
+        bucket: Bucket | None = None,
     ) -> None:
         self.section = section
         self.pool = pool
         self.catalogue = catalogue
         self.figures = figures
+        self.bucket = bucket
 
     async def open(self, query: Query) -> Answer:
         """Runs a query up to its first rows.
@@ -122,6 +129,7 @@ class Answer:
         await worker.send(Kind.OPEN, {"sql": query.sql, "params": query.params})
         planned = await self._expect(Kind.PLAN)
         tables = await self._resolve(planned["datasets"])
+        bucket = self._runner.bucket
         await worker.send(
             Kind.RUN,
             {
@@ -129,6 +137,7 @@ class Answer:
                 "max_rows": query.max_rows,
                 "may_cut": query.may_cut,
                 "tables": [asdict(table) for table in tables],
+                "secret": bucket.secret if bucket else None,
             },
         )
         self.truncated = (await self._expect(Kind.HEAD))["truncated"]
@@ -196,7 +205,10 @@ class Answer:
     async def _resolve(self, names: list[str]) -> list[Any]:
         assert self._worker is not None
         try:
-            return await resolve_tables(self._runner.catalogue, names, self.query.as_of)
+            bucket = self._runner.bucket
+            return await resolve_tables(
+                self._runner.catalogue, names, self.query.as_of, bucket.address if bucket else ""
+            )
         except LakehouseError:
             # The worker has not begun, so it is as good as before.
             await self._worker.send(Kind.ABORT, {})
