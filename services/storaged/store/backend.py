@@ -13,6 +13,11 @@ from services.storaged.core.conditions import WriteCondition
 from services.storaged.core.listing import ListQuery
 from services.storaged.core.objects import StoredObject
 from services.storaged.core.uploads import UploadPlan
+from shared.errors import Unavailable
+
+
+class Replaced(Unavailable):
+    """The version that was opened is gone from its place; the key may have another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,11 @@ class Reader(Protocol):
         ...
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`; fewer only at the end."""
+        """`size` bytes from `offset`; fewer only at the end.
+
+        Raises:
+            Replaced: the version is gone, where the place does not keep what is open.
+        """
         ...
 
     def close(self) -> None:

@@ -3,8 +3,8 @@
 botocore's own retries are off: they know neither the request's deadline nor that a write
 which seems to have failed may have been done. A call is tried again after connections that
 break, silence, 5xx answers and requests to slow down, with growing, random waits, until
-`retry_s` or the deadline is over. While the server has been away for longer than that, calls
-try once, so that callers hear of it at once.
+`retry_s` or the deadline is over. Once a call has failed for all of `retry_s`, those after it
+try once until one succeeds, so that callers hear at once of a server that is away.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from botocore.exceptions import (
     HTTPClientError,
     IncompleteReadError,
 )
+from botocore.exceptions import ConnectionError as BotoConnectionError
 
 from shared import context
 from shared.errors import InsufficientStorage, LakehouseError, TooLarge, Unavailable
@@ -76,7 +77,7 @@ class S3Calls:
         self.bucket = section.bucket
         self.retry_s = section.retry_s
         self._lock = threading.Lock()
-        self._failing_since: float | None = None
+        self._away = False
         self.client: Any = boto3.session.Session().client(
             "s3",
             endpoint_url=section.endpoint or None,
@@ -112,8 +113,8 @@ class S3Calls:
 
     def attempt(self, call: Callable[[], T], patience_s: float | None = None) -> T:
         """A call of botocore, tried again as `run` does."""
-        begun = time.monotonic()
-        until = begun + self._choose_patience(patience_s)
+        patience = self._choose_patience(patience_s)
+        until = time.monotonic() + patience
         wait = FIRST_WAIT_S
         while True:
             try:
@@ -121,14 +122,14 @@ class S3Calls:
             except (BotoCoreError, ClientError, OSError) as error:
                 failure = error
                 if not may_help(error):
-                    self._note(alive=isinstance(error, ClientError))
                     raise translate(error) from error
             else:
-                self._note(alive=True)
+                self._note(away=False)
                 return answer
             pause = random.uniform(wait / 2, wait)
             if time.monotonic() + pause > until:
-                self._note(alive=False)
+                if patience >= self.retry_s:
+                    self._note(away=True)
                 raise unreachable(failure) from failure
             time.sleep(pause)
             wait = min(wait * 2, LONGEST_WAIT_S)
@@ -151,17 +152,14 @@ class S3Calls:
         if left is not None:
             # A little of it stays for telling the caller.
             patience = min(patience, left * 0.9)
-        with self._lock:
-            since = self._failing_since
-        return 0.0 if since is not None and time.monotonic() - since > self.retry_s else patience
+        return 0.0 if self._away else patience
 
-    def _note(self, *, alive: bool) -> None:
+    def _note(self, *, away: bool) -> None:
         with self._lock:
-            before = self._failing_since
-            self._failing_since = None if alive else (before or time.monotonic())
-        if alive and before is not None:
+            before, self._away = self._away, away
+        if before and not away:
             logger.info("The S3 server answers again")
-        elif not alive and before is None:
+        elif away and not before:
             logger.warning("The S3 server does not answer")
 
 
@@ -171,7 +169,7 @@ def may_help(error: Exception) -> bool:
         code, status = read_answer(error)
         return code in _AGAIN or status == 429 or (status >= 500 and status not in (501, 507))
     # What broke on its way, as against requests that could not be made at all.
-    return isinstance(error, HTTPClientError | IncompleteReadError | OSError)
+    return isinstance(error, BotoConnectionError | HTTPClientError | IncompleteReadError | OSError)
 
 
 def translate(error: Exception) -> Exception:

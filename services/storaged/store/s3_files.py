@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from services.storaged.core.objects import StoredObject
 from services.storaged.core.uploads import UploadPlan
+from services.storaged.store.backend import Replaced
 from services.storaged.store.s3_calls import Refused
 from services.storaged.store.s3_versions import Version
-from shared.errors import Unavailable
 
 if TYPE_CHECKING:
     from services.storaged.store.s3 import S3Backend
@@ -184,7 +184,7 @@ class S3Reader:
         try:
             return self._backend.calls.attempt(lambda: self._take(offset, left))
         except Refused as refused:
-            raise Unavailable(
+            raise Replaced(
                 "The object was replaced or removed while it was read. Read it again.",
                 details={"key": self.stored.key, "reason": refused.code},
                 headers={"Retry-After": "1"},
