@@ -148,7 +148,6 @@ def explain_problem(
             return Unavailable(
                 f"A data file of the query could not be read ({hide_addresses(problem.message)}). "
                 "Try again; if it stays, the dataset's files were moved or damaged.",
-                headers={"Retry-After": "2"},
             )
         case Cause.ENGINE:
             return Unprocessable(f"The engine cannot run this statement: {problem.message}.")
