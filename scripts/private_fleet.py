@@ -2,6 +2,7 @@
 """A fleet of one's own: free ports, a data directory that goes away, and a command to run in it.
 
     scripts/private_fleet.py -- scripts/smoke/run
+    scripts/private_fleet.py --only gateway,storaged -- COMMAND …
 
 Checks use it so that they never touch a fleet that is in use. The command finds the
 gateway's address in LAKEHOUSE_GATEWAY, and everything that `scripts/fleet.py` needs to
@@ -143,11 +144,20 @@ class PrivateFleet:
 def main() -> int:
     """Runs the command after `--` in a fleet of its own; gives its exit status."""
     arguments = sys.argv[1:]
-    if not arguments or arguments[0] != "--" or len(arguments) < 2:
+    names: tuple[str, ...] = ()
+    if len(arguments) > 2 and arguments[0] == "--only":
+        names, arguments = tuple(arguments[1].split(",")), arguments[2:]
+    if len(arguments) < 2 or arguments[0] != "--":
         print(__doc__)
         return 2
-    with PrivateFleet() as fleet:
+    with PrivateFleet(names, chosen_storage()) as fleet:
         return subprocess.run(arguments[1:], env=fleet.env, check=False).returncode
+
+
+def chosen_storage() -> dict[str, str]:
+    """The [storage] that the environment names: all that a private fleet takes over from it."""
+    start = "LAKEHOUSE_STORAGE__"
+    return {k.removeprefix("LAKEHOUSE_"): v for k, v in os.environ.items() if k.startswith(start)}
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from shared.sections.learning import PathwaydSection
 from shared.sections.matrix import MatrixdSection, ModelsSection
 from shared.sections.mcp import McpdSection
 from shared.sections.observe import ObserverdSection
+from shared.sections.storage import StorageSection
 from shared.sections.vectors import VectordSection
 
 ENV_PREFIX = "LAKEHOUSE_"
@@ -49,6 +50,7 @@ class Config(Section):
     auth: AuthSection = AuthSection()
     http: HttpSection = HttpSection()
     log: LogSection = LogSection()
+    storage: StorageSection = StorageSection()
     gateway: GatewaySection = GatewaySection()
     storaged: StoragedSection = StoragedSection()
     catalogd: CatalogdSection = CatalogdSection()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+
+from scripts.seaweed import Seaweed
 
 _FLEET = Path(__file__).parent / "fleet"
 
@@ -15,8 +18,22 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Generator[Seaweed]:
+    """A real S3 server; every test takes a prefix of its own in it."""
+    with Seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the fleet tier to one worker: its tests have processes of their own to wait for."""
+    """Keeps the fleet tier to one worker: its tests have processes of their own to wait for.
+
+    So with those that need the S3 server, of which one is enough.
+    """
     for item in items:
         if _FLEET in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("fleet"))
+        elif "s3" in item.nodeid.rpartition("::")[2] or "seaweed" in getattr(
+            item, "fixturenames", ()
+        ):
+            item.add_marker(pytest.mark.xdist_group("s3"))

@@ -11,6 +11,7 @@ from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from services.queryd.core.accept import Format, choose_format
 from services.queryd.core.fairness import name_caller
 from services.queryd.core.limits import choose_max_rows, choose_timeout, refuse_engine
+from services.queryd.store.bucket import find_bucket
 from services.queryd.store.catalogue import Catalogue, list_tables
 from services.queryd.store.describe import Describer
 from services.queryd.store.figures import Figures
@@ -55,7 +56,8 @@ def create_app(
     """The daemon's app.
 
     Args:
-        config: section `queryd` is its own; storaged's data folder is where files lie.
+        config: section `queryd` is its own; storaged's data folder, or the bucket of
+            `storage`, is where files lie.
         transports: in-process transports by service name, in place of the network.
         catalogue: who answers for catalogd, where it is not the daemon itself.
     """
@@ -85,10 +87,11 @@ def create_app(
 
     app = create_base("queryd", config, lifespan=lifespan, ready=check_ready)
     figures = Figures(app.state.metrics.registry)
-    pool = WorkerPool(section, folder / "tmp", readable, figures)
+    bucket = find_bucket(config)
+    pool = WorkerPool(section, folder / "tmp", readable, figures, bucket)
     asked: Catalogue = catalogue or CatalogdClient(config, transports)
     teller = RunTeller("queryd", config, app.state.metrics.registry, transports)
-    runner = Runner(section, pool, asked, figures, teller)
+    runner = Runner(section, pool, asked, figures, teller=teller, bucket=bucket)
     describer = Describer(runner, asked)
 
     @app.post("/sql", tags=["sql"], response_class=Response, responses=_ANSWERS)

@@ -15,6 +15,7 @@ from services.storaged.core.keys import MAX_KEY_BYTES, parse_raw_path
 from services.storaged.core.listing import MAX_LIMIT, encode_cursor, parse_query
 from services.storaged.core.reads import plan_read
 from services.storaged.core.uploads import parse_upload
+from services.storaged.store.backend import Backend
 from services.storaged.store.figures import Figures
 from services.storaged.store.local import LocalBackend
 from services.storaged.store.objects import ObjectStore
@@ -22,6 +23,7 @@ from services.storaged.streaming import ObjectResponse
 from shared.config import Config
 from shared.pool import BlockingPool
 from shared.runtime import Transports, create_base
+from shared.s3keys import read_writer_keys
 from shared.wire.storaged import OBJECTS_PATH, Deleted, ObjectInfo, ObjectList
 
 MOUNT = f"{OBJECTS_PATH}/".encode()
@@ -46,15 +48,11 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     """Builds the daemon.
 
     Args:
-        config: section `storaged` and the data directory are read.
+        config: sections `storaged` and `storage` and the data directory are read.
         transports: unused; storaged calls no other daemon.
     """
     section = config.storaged
-    backend = LocalBackend(
-        config.data_dir("storaged"),
-        min_free_bytes=section.min_free_bytes,
-        clock_ns=time.time_ns,
-    )
+    backend = make_backend(config)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -75,6 +73,20 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     )
     add_routes(app, store)
     return app
+
+
+def make_backend(config: Config) -> Backend:
+    """The place for objects that [storage] names."""
+    if config.storage.backend == "s3":
+        # boto3 is 30 MB, and only a bucket needs it.
+        from services.storaged.store.s3 import S3Backend
+
+        return S3Backend(config.storage, read_writer_keys(config), config.storaged.max_concurrency)
+    return LocalBackend(
+        config.data_dir("storaged"),
+        min_free_bytes=config.storaged.min_free_bytes,
+        clock_ns=time.time_ns,
+    )
 
 
 def add_routes(app: FastAPI, store: ObjectStore) -> None:

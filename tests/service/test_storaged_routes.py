@@ -1,4 +1,4 @@
-"""Every route and status of storaged, in process, with real files."""
+"""Every route and status of storaged, in process, with real files and with a real S3 server."""
 
 from __future__ import annotations
 
@@ -16,28 +16,32 @@ import httpx
 import pytest
 
 from services.storaged.app import create_app
-from tests.support.apps import client_of, make_config
+from tests.support.apps import client_of
+from tests.support.storaged import BucketPlace, LocalPlace
 
 pytestmark = pytest.mark.anyio
 
 OBJECTS = "/storage/objects"
 
 
-def storaged(tmp_path: Path, **keys: Any) -> AbstractAsyncContextManager[httpx.AsyncClient]:
-    """A client of a storaged with its data under `tmp_path`."""
-    return client_of(create_app(make_config(tmp_path, storaged=keys)))
+Place = LocalPlace | BucketPlace
 
 
-def files_under(tmp_path: Path, *folders: str) -> list[str]:
-    """All files and folders of the data directory's folders, by path."""
-    root = tmp_path / "data" / "storaged"
-    return sorted(
-        str(found.relative_to(root)) for folder in folders for found in (root / folder).rglob("*")
-    )
+@pytest.fixture(params=["local", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Where objects lie: the routes are to show no difference."""
+    if request.param == "local":
+        return LocalPlace(tmp_path)
+    return BucketPlace(tmp_path, request.getfixturevalue("seaweed"))
 
 
-def assert_nothing_left(tmp_path: Path) -> None:
-    assert files_under(tmp_path, "staging", "objects") == []
+def storaged(place: Place, **keys: Any) -> AbstractAsyncContextManager[httpx.AsyncClient]:
+    """A client of a storaged with its objects there."""
+    return client_of(create_app(place.configure(**keys)))
+
+
+def assert_nothing_left(place: Place) -> None:
+    assert place.keep() == []
 
 
 async def pieces(*contents: bytes) -> AsyncIterator[bytes]:
@@ -54,9 +58,9 @@ def assert_error(response: httpx.Response, status: int, code: str) -> dict[str, 
     return dict(error)
 
 
-async def test_put_then_get_then_head(tmp_path: Path) -> None:
+async def test_put_then_get_then_head(place: Place) -> None:
     content = os.urandom(10_000)
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         created = await client.put(
             f"{OBJECTS}/a/b.bin", content=content, headers={"content-type": "text/csv"}
         )
@@ -78,35 +82,33 @@ async def test_put_then_get_then_head(tmp_path: Path) -> None:
         assert {k: head.headers[k] for k in same} == {k: got.headers[k] for k in same}
 
 
-async def test_engines_open_the_object_by_its_uri(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_engines_open_the_object_by_its_uri(place: Place) -> None:
+    async with storaged(place) as client:
         put = await client.put(f"{OBJECTS}/datasets/0b5e/f-0.parquet", content=b"PAR1")
         uri = put.json()["uri"]
-        assert uri.startswith("file:///")
+        assert uri.startswith("file:///" if isinstance(place, LocalPlace) else "s3://lake/")
         assert uri.endswith(".parquet")
-        assert Path(uri.removeprefix("file://")).read_bytes() == b"PAR1"
+        assert place.read(uri) == b"PAR1"
         head = await client.head(f"{OBJECTS}/datasets/0b5e/f-0.parquet")
         assert unquote(head.headers["x-lakehouse-uri"]) == uri
 
 
-async def test_put_again_replaces(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_put_again_replaces(place: Place) -> None:
+    async with storaged(place) as client:
         for status, content in ((201, b"one"), (200, b"one"), (200, b"two")):
             response = await client.put(f"{OBJECTS}/k", content=content)
             assert response.status_code == status
             assert (await client.get(f"{OBJECTS}/k")).content == content
-        assert files_under(tmp_path, "staging", "objects") == ["objects/k"]
+        assert place.keep() == ["k"]
 
 
 @pytest.mark.parametrize("size", [0, 1, 1024 * 1024, 1024 * 1024 + 1, 5_000_000])
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_bodies_of_all_sizes_come_back_whole(
-    tmp_path: Path, size: int, chunked: bool
-) -> None:
+async def test_bodies_of_all_sizes_come_back_whole(place: Place, size: int, chunked: bool) -> None:
     content = os.urandom(size)
     third = size // 3
     body = pieces(content[:third], b"", content[third:]) if chunked else content
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         put = await client.put(f"{OBJECTS}/k.bin", content=body)
         assert (put.status_code, put.json()["size"]) == (201, size)
         got = await client.get(f"{OBJECTS}/k.bin")
@@ -114,9 +116,9 @@ async def test_bodies_of_all_sizes_come_back_whole(
         assert got.headers["content-length"] == str(size)
 
 
-async def test_create_only(tmp_path: Path) -> None:
+async def test_create_only(place: Place) -> None:
     create = {"if-none-match": "*"}
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         assert (await client.put(f"{OBJECTS}/k", content=b"1", headers=create)).status_code == 201
         small = await client.put(f"{OBJECTS}/k", content=b"2", headers=create)
         large = await client.put(f"{OBJECTS}/k", content=bytes(3_000_000), headers=create)
@@ -126,11 +128,11 @@ async def test_create_only(tmp_path: Path) -> None:
             error = assert_error(refused, 412, "precondition_failed")
             assert error["details"]["etag"] == etag
         assert (await client.get(f"{OBJECTS}/k")).content == b"1"
-        assert files_under(tmp_path, "staging", "objects") == ["objects/k"]
+        assert place.keep() == ["k"]
 
 
-async def test_replace_only_what_was_read(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_replace_only_what_was_read(place: Place) -> None:
+    async with storaged(place) as client:
         url = f"{OBJECTS}/k"
         absent = await client.put(url, content=b"1", headers={"if-match": "*"})
         assert_error(absent, 412, "precondition_failed")
@@ -159,26 +161,26 @@ async def test_replace_only_what_was_read(tmp_path: Path) -> None:
     ],
 )
 async def test_puts_that_are_refused_leave_nothing(
-    tmp_path: Path, headers: dict[str, str], status: int, code: str
+    place: Place, headers: dict[str, str], status: int, code: str
 ) -> None:
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         response = await client.put(f"{OBJECTS}/a/b", content=b"hello", headers=headers)
         assert_error(response, status, code)
         assert (await client.get(f"{OBJECTS}/a/b")).status_code == 404
-        assert_nothing_left(tmp_path)
+        assert_nothing_left(place)
 
 
 @pytest.mark.parametrize("size", [5, 3_000_000])
-async def test_a_digest_is_checked(tmp_path: Path, size: int) -> None:
+async def test_a_digest_is_checked(place: Place, size: int) -> None:
     content = os.urandom(size)
     right = base64.b64encode(hashlib.sha256(content).digest()).decode()
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         refused = await client.put(
             f"{OBJECTS}/k", content=content, headers={"content-digest": f"sha-256=:{wrong}:"}
         )
         assert_error(refused, 400, "invalid")
-        assert_nothing_left(tmp_path)
+        assert_nothing_left(place)
         stored = await client.put(
             f"{OBJECTS}/k", content=content, headers={"content-digest": f"sha-256=:{right}:"}
         )
@@ -188,33 +190,33 @@ async def test_a_digest_is_checked(tmp_path: Path, size: int) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_caps_by_prefix(tmp_path: Path, chunked: bool) -> None:
+async def test_caps_by_prefix(place: Place, chunked: bool) -> None:
     def body(size: int) -> bytes | AsyncIterator[bytes]:
         return pieces(bytes(size - 1), b"x") if chunked else bytes(size)
 
     caps = {"big/": 2_000_000, "big/small/": 10}
-    async with storaged(tmp_path, caps=caps, default_cap_bytes=100) as client:
+    async with storaged(place, caps=caps, default_cap_bytes=100) as client:
         for key, cap in (("k", 100), ("big/k", 2_000_000), ("big/small/k", 10)):
             refused = await client.put(f"{OBJECTS}/{key}", content=body(cap + 1))
             error = assert_error(refused, 413, "too_large")
             assert error["details"]["limit_bytes"] == cap
-            assert_nothing_left(tmp_path)
+            assert_nothing_left(place)
             assert (await client.put(f"{OBJECTS}/{key}", content=body(cap))).status_code == 201
             await client.delete(f"{OBJECTS}/{key}")
 
 
-async def test_caps_count_bytes_whatever_the_header_says(tmp_path: Path) -> None:
-    async with storaged(tmp_path, default_cap_bytes=100) as client:
+async def test_caps_count_bytes_whatever_the_header_says(place: Place) -> None:
+    async with storaged(place, default_cap_bytes=100) as client:
         lying = await client.put(
             f"{OBJECTS}/k", content=pieces(bytes(101)), headers={"content-length": "5"}
         )
         assert_error(lying, 400, "invalid")
-        assert_nothing_left(tmp_path)
+        assert_nothing_left(place)
 
 
-async def test_ranges(tmp_path: Path) -> None:
+async def test_ranges(place: Place) -> None:
     content = os.urandom(3_000_000)
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         await client.put(f"{OBJECTS}/k", content=content)
         for header, part in (
             ("bytes=0-0", content[:1]),
@@ -234,8 +236,8 @@ async def test_ranges(tmp_path: Path) -> None:
         assert outside.headers["content-range"] == "bytes */3000000"
 
 
-async def test_conditional_reads(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_conditional_reads(place: Place) -> None:
+    async with storaged(place) as client:
         etag = (await client.put(f"{OBJECTS}/k", content=b"hello")).json()["etag"]
         for method in ("GET", "HEAD"):
             same = await client.request(method, f"{OBJECTS}/k", headers={"if-none-match": etag})
@@ -249,8 +251,8 @@ async def test_conditional_reads(tmp_path: Path) -> None:
         assert (dropped.status_code, dropped.content) == (200, b"hello")
 
 
-async def test_what_is_not_there(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_what_is_not_there(place: Place) -> None:
+    async with storaged(place) as client:
         await client.put(f"{OBJECTS}/a/b", content=b"1")
         for key in ("x", "a", "a/b/c", "a/B"):
             missing = await client.get(f"{OBJECTS}/{key}")
@@ -262,9 +264,9 @@ async def test_what_is_not_there(tmp_path: Path) -> None:
         assert (await client.get(f"{OBJECTS}/a/b")).content == b"1"
 
 
-async def test_an_object_and_those_beneath_its_key_live_side_by_side(tmp_path: Path) -> None:
+async def test_an_object_and_those_beneath_its_key_live_side_by_side(place: Place) -> None:
     keys = ["a", "a/b", "a/b/c", "a~", "A", "cafe\u0301", "caf\u00e9"]
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         for key in keys:
             put = await client.put(f"{OBJECTS}/{key}", content=key.encode())
             assert put.status_code == 201
@@ -274,8 +276,8 @@ async def test_an_object_and_those_beneath_its_key_live_side_by_side(tmp_path: P
         assert [one["key"] for one in listed] == sorted(keys, key=str.encode)
 
 
-async def test_delete(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_delete(place: Place) -> None:
+    async with storaged(place) as client:
         etag = (await client.put(f"{OBJECTS}/a/b/c", content=b"1")).json()["etag"]
         other = await client.delete(f"{OBJECTS}/a/b/c", headers={"if-match": '"x"'})
         assert_error(other, 412, "precondition_failed")
@@ -286,7 +288,7 @@ async def test_delete(tmp_path: Path) -> None:
         assert (await client.get(f"{OBJECTS}/a/b/c")).status_code == 404
         again = await client.delete(f"{OBJECTS}/a/b/c", headers={"if-match": "*"})
         assert_error(again, 412, "precondition_failed")
-        assert_nothing_left(tmp_path)
+        assert_nothing_left(place)
 
 
 @pytest.mark.parametrize(
@@ -306,11 +308,11 @@ async def test_delete(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-async def test_bad_keys(tmp_path: Path, method: str, path: str, reason: str) -> None:
-    async with storaged(tmp_path) as client:
+async def test_bad_keys(place: Place, method: str, path: str, reason: str) -> None:
+    async with storaged(place) as client:
         error = assert_error(await raw_request(client, method, OBJECTS + path), 400, "invalid")
         assert reason in error["message"]
-        assert_nothing_left(tmp_path)
+        assert_nothing_left(place)
 
 
 @pytest.mark.parametrize(
@@ -325,8 +327,8 @@ async def test_bad_keys(tmp_path: Path, method: str, path: str, reason: str) -> 
         ("/%F0%9F%98%80.parquet", "\U0001f600.parquet"),
     ],
 )
-async def test_keys_are_decoded_once(tmp_path: Path, path: str, key: str) -> None:
-    async with storaged(tmp_path) as client:
+async def test_keys_are_decoded_once(place: Place, path: str, key: str) -> None:
+    async with storaged(place) as client:
         put = await raw_request(client, "PUT", OBJECTS + path, b"1")
         assert put.status_code == 201
         assert put.json()["key"] == key
@@ -359,9 +361,9 @@ class _RawUrl(httpx.URL):
         return unquote(self._raw)
 
 
-async def test_listing_pages_and_prefixes(tmp_path: Path) -> None:
+async def test_listing_pages_and_prefixes(place: Place) -> None:
     keys = ["a", "b/1", "b/2", "b/c/1", "b0", "d/1", "é/1"]
-    async with storaged(tmp_path) as client:
+    async with storaged(place) as client:
         for key in reversed(keys):
             await client.put(f"{OBJECTS}/{key}", content=b"1")
         whole = (await client.get(OBJECTS)).json()
@@ -404,41 +406,45 @@ async def all_pages(client: httpx.AsyncClient, **params: Any) -> list[dict[str, 
         {"prefix": "p" * 1025},
     ],
 )
-async def test_bad_listings(tmp_path: Path, params: dict[str, str]) -> None:
-    async with storaged(tmp_path) as client:
+async def test_bad_listings(place: Place, params: dict[str, str]) -> None:
+    async with storaged(place) as client:
         assert_error(await client.get(OBJECTS, params=params), 400, "invalid")
 
 
 @pytest.mark.parametrize("prefix", ["../", "/", "a//", "a/../", "\x00", "~", "x" * 600 + "/"])
-async def test_prefixes_that_no_key_has_list_nothing(tmp_path: Path, prefix: str) -> None:
-    async with storaged(tmp_path) as client:
+async def test_prefixes_that_no_key_has_list_nothing(place: Place, prefix: str) -> None:
+    async with storaged(place) as client:
         await client.put(f"{OBJECTS}/a/b", content=b"1")
         page = (await client.get(OBJECTS, params={"prefix": prefix})).json()
         assert page == {"objects": [], "prefixes": [], "next_cursor": None}
 
 
-async def test_a_method_that_objects_do_not_have(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_a_method_that_objects_do_not_have(place: Place) -> None:
+    async with storaged(place) as client:
         assert_error(await client.post(f"{OBJECTS}/a"), 405, "method_not_allowed")
         assert_error(await client.put(OBJECTS, content=b"1"), 405, "method_not_allowed")
 
 
 async def test_a_full_disk_is_507(tmp_path: Path) -> None:
-    async with storaged(tmp_path, min_free_bytes=1 << 60) as client:
+    place = LocalPlace(tmp_path)
+    async with storaged(place, min_free_bytes=1 << 60) as client:
         for content in (b"small", bytes(3_000_000), pieces(b"chunked")):
             refused = await client.put(f"{OBJECTS}/k", content=content)
             error = assert_error(refused, 507, "insufficient_storage")
             assert error["details"]["min_free_bytes"] == 1 << 60
-        assert_nothing_left(tmp_path)
+        assert_nothing_left(place)
         ready = await client.get("/ready")
         assert_error(ready, 503, "unavailable")
         assert "free_space" in ready.text
 
 
-async def test_ready_and_figures(tmp_path: Path) -> None:
-    async with storaged(tmp_path, default_cap_bytes=1000) as client:
+async def test_ready_and_figures(place: Place) -> None:
+    async with storaged(place, default_cap_bytes=1000) as client:
         ready = (await client.get("/ready")).json()
-        assert ready["checks"] == {"data_dir": "ok", "free_space": "ok"}
+        local = isinstance(place, LocalPlace)
+        assert ready["checks"] == (
+            {"data_dir": "ok", "free_space": "ok"} if local else {"s3": "ok"}
+        )
         await client.put(f"{OBJECTS}/k", content=b"hello")
         await client.put(f"{OBJECTS}/k", content=b"hello!")
         await client.put(f"{OBJECTS}/k", content=bytes(1001))
@@ -456,8 +462,8 @@ async def test_ready_and_figures(tmp_path: Path) -> None:
             assert line in figures
 
 
-async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
-    config = make_config(tmp_path)
+async def test_a_restart_changes_nothing(place: Place) -> None:
+    config = place.configure()
     content = gzip.compress(b"rows")
     async with client_of(create_app(config)) as client:
         await client.put(
@@ -471,8 +477,8 @@ async def test_a_restart_changes_nothing(tmp_path: Path) -> None:
             assert after.headers[name] == before.headers[name]
 
 
-async def test_openapi_describes_the_routes(tmp_path: Path) -> None:
-    async with storaged(tmp_path) as client:
+async def test_openapi_describes_the_routes(place: Place) -> None:
+    async with storaged(place) as client:
         paths = (await client.get("/openapi.json")).json()["paths"]
         assert set(paths[OBJECTS]) == {"get"}
         of_object = paths[f"{OBJECTS}/{{key}}"]

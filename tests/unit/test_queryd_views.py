@@ -125,7 +125,7 @@ def test_a_local_address_is_a_path(uri: str, path: str) -> None:
 
 @pytest.mark.parametrize("uri", ["s3://b/x", "http://h/x", "file://host/x", "x.parquet"])
 def test_an_address_elsewhere_is_told(uri: str) -> None:
-    with pytest.raises(Unprocessable, match="reads local files alone"):
+    with pytest.raises(Unprocessable, match="does not read there"):
         local_path("t", uri)
 
 

@@ -24,7 +24,8 @@ from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from services.catalogd.store.changes import apply_updates
-from services.catalogd.store.fileio import DurableFileIO, discard_written
+from services.catalogd.store.fileio import DurableFileIO
+from services.catalogd.store.objectio import ObjectBridge, ObjectFileIO
 from services.catalogd.store.pointers import AlreadyIngested, Ingest, Pointers, Superseded
 from services.catalogd.store.tables import CATALOG, NAMESPACE
 
@@ -43,9 +44,16 @@ class DatasetCatalog(SqlCatalog):
         pointers: the database.
         warehouse: address under which the tables' metadata lies.
         describe: gives the description that is kept beside the pointer.
+        bridge: to the fleet's bucket, where it has one.
     """
 
-    def __init__(self, pointers: Pointers, warehouse: str, describe: Describe) -> None:
+    def __init__(
+        self,
+        pointers: Pointers,
+        warehouse: str,
+        describe: Describe,
+        bridge: ObjectBridge | None = None,
+    ) -> None:
         # Not SqlCatalog's own: that one opens a second engine without our settings.
         properties = {URI: str(pointers.uri), WAREHOUSE_LOCATION: warehouse}
         MetastoreCatalog.__init__(self, CATALOG, **properties)
@@ -54,6 +62,7 @@ class DatasetCatalog(SqlCatalog):
         self.warehouse = warehouse.rstrip("/")
         self._pointers = pointers
         self._describe = describe
+        self._bridge = bridge
         self._cache: LRUCache[str, TableMetadata] = LRUCache(CACHED_TABLES)
         self._cache_lock = threading.Lock()
 
@@ -215,4 +224,12 @@ class DatasetCatalog(SqlCatalog):
         address = location or self.warehouse
         if address.startswith(("file:", "/")):
             return DurableFileIO(dict(properties))
+        if self._bridge is not None and address.startswith(self._bridge.address):
+            return ObjectFileIO(self._bridge, dict(properties))
         return load_file_io({**self.properties, **properties}, address)
+
+
+def discard_written(io: FileIO) -> None:
+    """Removes what a commit that did not happen wrote."""
+    if isinstance(io, DurableFileIO | ObjectFileIO):
+        io.discard()

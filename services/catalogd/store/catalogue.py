@@ -10,7 +10,7 @@ import asyncio
 import threading
 from collections import Counter
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from services.catalogd.core.ingests import Order
@@ -19,6 +19,7 @@ from services.catalogd.store.figures import Figures
 from services.catalogd.store.lanes import Lanes
 from services.catalogd.store.pointers import Pointer, Pointers, require_dataset
 from shared import context
+from shared.clients.storaged import StoragedClient
 from shared.config import Config
 from shared.errors import LakehouseError, NotFound, Unprocessable
 from shared.lockfile import DirectoryLock
@@ -38,18 +39,6 @@ READ_AT_ONCE = 64
 _NAMED = 20
 
 
-class ObjectSource(Protocol):
-    """What catalogd needs of storaged: descriptions of objects by key."""
-
-    async def head_object(self, key: str) -> ObjectInfo:
-        """Describes an object, or raises NotFound."""
-        ...
-
-    async def check(self) -> str:
-        """ "ok", or why storaged cannot be reached."""
-        ...
-
-
 class Catalogue:
     """All datasets of one catalogd.
 
@@ -59,14 +48,18 @@ class Catalogue:
         figures: where commits are counted.
     """
 
-    def __init__(self, config: Config, objects: ObjectSource, figures: Figures) -> None:
+    def __init__(self, config: Config, objects: StoragedClient, figures: Figures) -> None:
         section = config.catalogd
         directory = config.data_dir("catalogd")
         self._keep = section.keep_snapshots
         self._patience_s = section.commit_patience_s
         self._objects = objects
         self._figures = figures
-        self._warehouse = section.warehouse or f"file://{directory / 'warehouse'}"
+        # In a bucket the metadata lies beside the data, for engines anywhere.
+        self._address = config.storage.address
+        own = f"{self._address}_catalog" if self._address else f"file://{directory / 'warehouse'}"
+        self._warehouse = section.warehouse or own
+        self._loop: asyncio.AbstractEventLoop | None = None
         uri = section.database_uri.get_secret_value()
         self._pointers = Pointers(uri or sqlite_uri(directory / "catalogue.db"))
         # A server database is shared by several catalogd; a file in our folder is ours alone.
@@ -86,6 +79,7 @@ class Catalogue:
         """
         if self._lock is not None:
             self._lock.acquire()
+        self._loop = asyncio.get_running_loop()
         await self._reads.run(self._pointers.create_tables)
         await self._count()
 
@@ -184,8 +178,10 @@ class Catalogue:
                 # Half a second and 20 MiB, so not before a dataset is touched.
                 from services.catalogd.store.rooms import build_rooms
 
+                assert self._loop is not None, "open() has not run"
+                storage = (self._address, self._objects, self._loop) if self._address else None
                 self._rooms = build_rooms(
-                    self._pointers, self._warehouse, self._keep, self._figures
+                    self._pointers, self._warehouse, self._keep, self._figures, storage
                 )
             return self._rooms
 

@@ -228,12 +228,6 @@ def sync_directory(directory: str) -> None:
         os.close(fd)
 
 
-def discard_written(io: FileIO) -> None:
-    """Removes what a commit that did not happen wrote; on S3 it stays for the collector."""
-    if isinstance(io, DurableFileIO):
-        io.discard()
-
-
 def is_disk_full(error: OSError) -> bool:
     """Whether a failure goes away when space is freed."""
     return error.errno in _FULL

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from services.catalogd.core.types import Columns, Path, walk_leaves
 from shared.errors import Conflict, Unprocessable
 from shared.wire.storaged import ObjectInfo
 
+# Keys that mean the same in an address to every engine: no pattern, no query, no escape.
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9._~=/-]+")
 # Columns named in one refusal.
 _NAMED = 20
 
@@ -42,6 +45,12 @@ def read_parquet(io: FileIO, info: ObjectInfo) -> ParquetFile:
         Conflict: it changed or vanished since storaged described it.
     """
     key = info.key
+    if info.uri.startswith("s3://") and not _PLAIN_KEY.fullmatch(key):
+        raise Unprocessable(
+            f"Object {key!r} has a key that engines read differently in an s3 address. Store it "
+            "under one of letters, digits and the signs . _ - = ~ between slashes.",
+            details={"object": key},
+        )
     try:
         footer = _read_footer(io, info)
         columns, problems = read_columns(footer)

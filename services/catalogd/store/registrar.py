@@ -31,10 +31,10 @@ from services.catalogd.core.schema import (
     plan_columns,
 )
 from services.catalogd.core.types import Columns
-from services.catalogd.store.catalog import DatasetCatalog
+from services.catalogd.store.catalog import DatasetCatalog, discard_written
 from services.catalogd.store.changes import TABLE_PROPERTIES, Changes
 from services.catalogd.store.figures import Figures
-from services.catalogd.store.fileio import SyncFailed, discard_written, disk_full, is_disk_full
+from services.catalogd.store.fileio import SyncFailed, disk_full, is_disk_full
 from services.catalogd.store.iceberg import from_schema, read_ids, to_schema
 from services.catalogd.store.parquet import ParquetFile, make_data_file, read_parquet
 from services.catalogd.store.pointers import (

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
 from services.catalogd.store.catalog import DatasetCatalog
 from services.catalogd.store.figures import Figures
+from services.catalogd.store.objectio import ObjectBridge, Objects
 from services.catalogd.store.pointers import Pointers
 from services.catalogd.store.reader import Reader
 from services.catalogd.store.registrar import Registrar
@@ -21,12 +23,23 @@ class Rooms:
     registrar: Registrar
 
 
-def build_rooms(pointers: Pointers, warehouse: str, keep: int, figures: Figures) -> Rooms:
-    """Opens the catalogue of a database and a warehouse."""
+def build_rooms(
+    pointers: Pointers,
+    warehouse: str,
+    keep: int,
+    figures: Figures,
+    storage: tuple[str, Objects, asyncio.AbstractEventLoop] | None = None,
+) -> Rooms:
+    """Opens the catalogue of a database and a warehouse.
+
+    Args:
+        storage: the bucket's address, storaged's client and its loop, where there is a bucket.
+    """
     catalog = DatasetCatalog(
         pointers,
         warehouse,
         lambda name, metadata: describe_table(name, metadata).model_dump_json(by_alias=True),
+        ObjectBridge(*storage) if storage else None,
     )
     registrar = Registrar(pointers, catalog, keep, now_ms, figures)
     return Rooms(Reader(pointers, catalog), registrar)

@@ -19,6 +19,7 @@ from services.queryd.core.statement import Statement, locate
 from shared.errors import Forbidden, Invalid, LakehouseError, Unavailable, Unprocessable
 
 _MAX_MESSAGE = 1000
+_ADDRESS = re.compile(r"\b(?:s3|https?)://[^\s'\"<>]+|\b[\w.-]+:\d{2,5}\b")
 _BLANKS = re.compile(r"\s+")
 _KIND = re.compile(r"([A-Za-z][A-Za-z ]{1,30}?) Error: ")
 _NO_MEMORY = ("std::bad_alloc", "Cannot allocate memory", "malloc of size", "realloc of size")
@@ -40,7 +41,8 @@ class Cause(Enum):
 _KINDS = {
     "out of memory": Cause.MEMORY,
     "permission": Cause.REFUSED,
-    "http": Cause.REFUSED,
+    # No query names an address: these are about the datasets' own files in a bucket.
+    "http": Cause.FILES,
     "io": Cause.FILES,
     "internal": Cause.ENGINE,
     "fatal": Cause.ENGINE,
@@ -144,8 +146,8 @@ def explain_problem(
             return over_temp(temp_mb)
         case Cause.FILES:
             return Unavailable(
-                f"A data file of the query could not be read ({problem.message}). Try again; if "
-                "it stays, the dataset's files were moved or damaged.",
+                f"A data file of the query could not be read ({hide_addresses(problem.message)}). "
+                "Try again; if it stays, the dataset's files were moved or damaged.",
             )
         case Cause.ENGINE:
             return Unprocessable(f"The engine cannot run this statement: {problem.message}.")
@@ -157,6 +159,11 @@ def clean_message(text: str) -> str:
     """The first paragraph on one line: what follows it is advice on settings nobody can set."""
     first = text.split("\n\n", 1)[0].split("\nUse ", 1)[0]
     return _BLANKS.sub(" ", first).strip().rstrip(".")[:_MAX_MESSAGE]
+
+
+def hide_addresses(text: str) -> str:
+    """The text without where a bucket is and what lies in it."""
+    return _ADDRESS.sub("its address", text)
 
 
 def _blame_statement(problem: Problem, sql: str, statement: Statement | None) -> Invalid:

@@ -19,7 +19,8 @@ _PLAIN_TYPE = re.compile(r"[A-Z][A-Z_]*(?: [A-Z]+)*(?:\(\d+(?:,\s*\d+)?\))?(?:\[
 class Table:
     """One dataset as a query reads it.
 
-    `columns` are (name, SQL type) in order; `files` are absolute paths of Parquet files;
+    `columns` are (name, SQL type) in order; `files` are absolute paths of Parquet files, or
+    s3:// addresses of the fleet's bucket;
     `row_bytes` is what a row takes in them, on average.
     """
 
@@ -27,6 +28,23 @@ class Table:
     columns: tuple[tuple[str, str], ...]
     files: tuple[str, ...]
     row_bytes: float = 0.0
+
+
+def readable_path(dataset: str, uri: str, bucket: str) -> str:
+    """What a worker opens a file by.
+
+    Args:
+        bucket: what the addresses in the fleet's bucket begin with; empty without one.
+
+    Raises:
+        Unprocessable: the file is elsewhere.
+    """
+    return uri if is_remote(uri) and bucket and uri.startswith(bucket) else local_path(dataset, uri)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a file lies in a bucket."""
+    return path.startswith("s3://")
 
 
 def local_path(dataset: str, uri: str) -> str:
@@ -41,7 +59,7 @@ def local_path(dataset: str, uri: str) -> str:
         return uri
     raise Unprocessable(
         f"Dataset '{dataset}' has files at {uri.split(':', 1)[0]}: addresses, "
-        "and this queryd reads local files alone.",
+        "and this queryd does not read there.",
         details={"dataset": dataset},
     )
 
@@ -52,7 +70,8 @@ def common_folder(tables: Sequence[Table]) -> str | None:
     A worker stands in it and names files from there, so that no message or plan shows where
     on the server the data lies.
     """
-    folders = {os.path.dirname(path) for table in tables for path in table.files}
+    local = [path for table in tables for path in table.files if not is_remote(path)]
+    folders = {os.path.dirname(path) for path in local}
     return os.path.commonpath(folders) if folders else None
 
 
@@ -108,7 +127,10 @@ def make_view(table: Table, folder: str, *, tolerant: bool = False) -> str:
     name = quote_name(table.name)
     if not table.files:
         return f"CREATE VIEW {name} AS {_make_empty(table)}"
-    files = ", ".join(quote_text(os.path.relpath(path, folder)) for path in table.files)
+    files = ", ".join(
+        quote_text(path if is_remote(path) else os.path.relpath(path, folder))
+        for path in table.files
+    )
     source = (
         f"read_parquet([{files}], union_by_name => true, "
         "hive_partitioning => false, filename => false)"
@@ -137,3 +159,14 @@ def quote_name(name: str) -> str:
 def quote_text(text: str) -> str:
     """An SQL string literal."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def make_secret(facts: Mapping[str, str | bool], files: Sequence[str]) -> str:
+    """The CREATE SECRET statement by which these files in a bucket are read, and no others."""
+    scope = ", ".join(map(quote_text, files))
+    values = [
+        f"{name.upper()} {quote_text(value) if isinstance(value, str) else str(value).lower()}"
+        for name, value in facts.items()
+        if value != ""
+    ]
+    return f"CREATE SECRET (TYPE s3, {', '.join(values)}, SCOPE [{scope}])"

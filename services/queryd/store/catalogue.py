@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Protocol
 
-from services.queryd.core.views import Table, local_path
+from services.queryd.core.views import Table, readable_path
 from shared.errors import NotFound
 from shared.wire.catalogd import Dataset, Files
 
@@ -39,15 +39,18 @@ class Catalogue(Protocol):
 
 
 async def resolve_tables(
-    catalogue: Catalogue, names: Sequence[str], as_of: str | None
+    catalogue: Catalogue, names: Sequence[str], as_of: str | None, address: str = ""
 ) -> list[Table]:
     """The tables that a query reads, all asked for at once.
+
+    Args:
+        address: of the fleet's bucket, where it has one.
 
     Raises:
         NotFound: a dataset or its snapshot is not there; names what is near.
         Unprocessable: a dataset's files cannot be read from here.
     """
-    tasks = [asyncio.ensure_future(_resolve(catalogue, name, as_of)) for name in names]
+    tasks = [asyncio.ensure_future(_resolve(catalogue, name, as_of, address)) for name in names]
     try:
         return list(await asyncio.gather(*tasks))
     finally:
@@ -72,7 +75,7 @@ async def describe_table(catalogue: Catalogue, name: str) -> Dataset:
         raise await explain_missing(catalogue, name, error) from error
 
 
-async def _resolve(catalogue: Catalogue, name: str, as_of: str | None) -> Table:
+async def _resolve(catalogue: Catalogue, name: str, as_of: str | None, address: str) -> Table:
     try:
         files = await catalogue.list_files(name, as_of)
     except NotFound as error:
@@ -80,7 +83,7 @@ async def _resolve(catalogue: Catalogue, name: str, as_of: str | None) -> Table:
     return Table(
         name=name,
         columns=tuple((column.name, column.type) for column in files.columns),
-        files=tuple(local_path(name, file.uri) for file in files.files),
+        files=tuple(readable_path(name, file.uri, address) for file in files.files),
         row_bytes=sum(f.size for f in files.files) / max(sum(f.rows for f in files.files), 1),
     )
 

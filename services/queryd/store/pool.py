@@ -15,6 +15,7 @@ from typing import Any
 from services.queryd.core.fairness import FairQueue, Turn
 from services.queryd.core.frames import Kind
 from services.queryd.store.allocator import keep_large_blocks
+from services.queryd.store.bucket import Bucket
 from services.queryd.store.figures import Figures
 from services.queryd.store.priority import can_speed_up, slow_down, speed_up
 from services.queryd.store.process import WorkerGone, WorkerProcess
@@ -49,15 +50,22 @@ class WorkerPool:
         folder: where workers have their folders; emptied at start.
         readable: folders that hold data files.
         figures: counted here: workers, the queue, kills.
+        bucket: where data files lie too, if there is one.
     """
 
     def __init__(
-        self, section: QuerydSection, folder: Path, readable: tuple[str, ...], figures: Figures
+        self,
+        section: QuerydSection,
+        folder: Path,
+        readable: tuple[str, ...],
+        figures: Figures,
+        bucket: Bucket | None = None,
     ) -> None:
         self._section = section
         self._folder = folder
         self._readable = readable
         self._figures = figures
+        self._bucket = bucket
         self._numbers = itertools.count(1)
         self._idle: deque[WorkerProcess] = deque()
         self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
@@ -188,7 +196,9 @@ class WorkerPool:
             return
         folder = self._folder / str(next(self._numbers))
         try:
-            worker = WorkerProcess(self._section, folder, self._readable, self._note_exit)
+            worker = WorkerProcess(
+                self._section, folder, self._readable, self._note_exit, self._bucket
+            )
         except OSError as error:
             self._note_failure(error.strerror or type(error).__name__)
             self._keep(self._spawn_later())

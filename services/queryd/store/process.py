@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from services.queryd.core.frames import HEADER_SIZE, Kind, pack, unpack, unpack_header
+from services.queryd.store.bucket import Bucket
 from services.queryd.worker.settings import WorkerSettings
 from shared.daemons import ROOT
 from shared.sections.data import QuerydSection
@@ -55,6 +56,7 @@ class WorkerProcess:
         folder: its own folder, made here; whoever is told of its end removes it.
         readable: folders that hold data files.
         on_exit: called once, when the process has ended.
+        bucket: where data files lie too, if there is one.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class WorkerProcess:
         folder: Path,
         readable: tuple[str, ...],
         on_exit: Callable[[WorkerProcess], None],
+        bucket: Bucket | None = None,
     ) -> None:
         self.folder = folder
         self.reason = ""
@@ -88,6 +91,9 @@ class WorkerProcess:
             files=section.worker_files,
             scratch=str(scratch),
             readable=readable,
+            # No more than these: the argument can be read by everybody on the machine.
+            extension=bucket.extension if bucket else "",
+            ports=(bucket.port,) if bucket else (),
         )
         # In this thread: a worker asks to die with the thread that started it.
         with theirs, (folder / "stderr").open("wb") as errors:

@@ -16,6 +16,7 @@ from typing import Any
 from services.queryd.core.accept import Format
 from services.queryd.core.frames import Kind, read_error
 from services.queryd.core.limits import over_edge, over_time
+from services.queryd.store.bucket import Bucket
 from services.queryd.store.catalogue import Catalogue, resolve_tables
 from services.queryd.store.figures import Figures
 from services.queryd.store.pool import WorkerPool
@@ -53,12 +54,14 @@ class Runner:
         catalogue: Catalogue,
         figures: Figures,
         teller: RunTeller | None = None,
+        bucket: Bucket | None = None,
     ) -> None:
         self.teller = teller
         self.section = section
         self.pool = pool
         self.catalogue = catalogue
         self.figures = figures
+        self.bucket = bucket
 
     async def open(self, query: Query) -> Answer:
         """Runs a query up to its first rows.
@@ -130,6 +133,7 @@ class Answer:
         await worker.send(Kind.OPEN, {"sql": query.sql, "params": query.params})
         planned = await self._expect(Kind.PLAN)
         tables = await self._resolve(planned["datasets"])
+        bucket = self._runner.bucket
         await worker.send(
             Kind.RUN,
             {
@@ -137,6 +141,7 @@ class Answer:
                 "max_rows": query.max_rows,
                 "may_cut": query.may_cut,
                 "tables": [asdict(table) for table in tables],
+                "secret": bucket.secret if bucket else None,
             },
         )
         self.truncated = (await self._expect(Kind.HEAD))["truncated"]
@@ -219,7 +224,10 @@ class Answer:
     async def _resolve(self, names: list[str]) -> list[Any]:
         assert self._worker is not None
         try:
-            return await resolve_tables(self._runner.catalogue, names, self.query.as_of)
+            bucket = self._runner.bucket
+            return await resolve_tables(
+                self._runner.catalogue, names, self.query.as_of, bucket.address if bucket else ""
+            )
         except LakehouseError:
             # The worker has not begun, so it is as good as before.
             await self._worker.send(Kind.ABORT, {})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
@@ -32,6 +32,8 @@ from services.queryd.core.views import (
     common_folder,
     is_bare_cast,
     is_plain_type,
+    is_remote,
+    make_secret,
     make_view,
     probe_type,
     quote_text,
@@ -69,6 +71,13 @@ class Engine:
             },
         )
         self.connection.execute("SET TimeZone = 'UTC'")
+        if settings.extension:
+            run = self.connection.execute
+            run(f"LOAD {quote_text(settings.extension)}")
+            # A query's own deadline is shorter; what falters is tried again within it.
+            run("SET http_retries = 6")
+            run("SET http_retry_backoff = 2")
+            run("SET enable_http_metadata_cache = true")
         self.used = False
         self.row_bytes = 0.0
 
@@ -95,15 +104,25 @@ class Engine:
         check_parameters(parameter_names(root), parameters)
         return statement, datasets
 
-    def prepare(self, tables: Sequence[Table], *, lossless: bool) -> None:
+    def prepare(
+        self,
+        tables: Sequence[Table],
+        *,
+        lossless: bool,
+        secret: Mapping[str, str | bool] | None = None,
+    ) -> None:
         """Makes the datasets' views and locks everything down.
 
         Args:
             lossless: Arrow keeps types that only DuckDB has, for a second look at them.
+            secret: what opens the bucket, where files may lie in one.
         """
         self.used = True
         folder = common_folder(tables) or self.settings.scratch
         os.chdir(folder)
+        remote = [path for table in tables for path in table.files if is_remote(path)]
+        if remote and secret:
+            self._make_secret(secret, remote)
         for table in tables:
             self._make_view(table, folder)
         run = self.connection.execute
@@ -136,6 +155,13 @@ class Engine:
         """Ends the database; its scratch files go with it."""
         self.connection.close()
         os.chdir(self.settings.scratch)
+
+    def _make_secret(self, secret: Mapping[str, str | bool], files: Sequence[str]) -> None:
+        try:
+            self.connection.execute(make_secret(secret, files))
+        except duckdb.Error:
+            # Its text would hold the statement, and that the key.
+            raise Internal("The bucket's key could not be used. See [storage].") from None
 
     def _make_view(self, table: Table, folder: str) -> None:
         for _, kind in table.columns:

@@ -3,7 +3,8 @@
 Limits on address space, processes, files and file size; no core dumps; death with the
 daemon; no new privileges; and Landlock where the kernel has it (5.13 and later): from then
 on the process can open files beneath the data folders for reading and beneath its own
-temporary folder for writing, can execute nothing, and can open no TCP connection. All of
+temporary folder for writing, can execute nothing, and can open no TCP connection but
+to the port of the S3 server, where the fleet has one. All of
 this needs no privileges, and none of it can be undone.
 """
 
@@ -15,7 +16,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from shared.daemons import ROOT
@@ -26,7 +27,7 @@ _PR_SET_NO_NEW_PRIVS = 38
 # Linux gave these calls the same numbers on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
-_RULE_PATH_BENEATH = 1
+_RULE_PATH_BENEATH, _RULE_NET_PORT = 1, 2
 
 _EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _REMOVE_FILE, _MAKE_DIR, _MAKE_REG, _REMOVE_DIR = 1 << 5, 1 << 7, 1 << 8, 1 << 4
@@ -34,8 +35,19 @@ _REFER, _TRUNCATE, _IOCTL_DEV = 1 << 13, 1 << 14, 1 << 15
 _FIRST_ABI_RIGHTS = (1 << 13) - 1
 _READ = _READ_FILE | _READ_DIR
 _SCRATCH = _READ | _WRITE_FILE | _REMOVE_FILE | _REMOVE_DIR | _MAKE_DIR | _MAKE_REG | _TRUNCATE
-_NET = 0b11  # bind and connect
+_NET, _CONNECT = 0b11, 0b10  # bind and connect
 _SCOPES = 0b11  # abstract sockets and signals to processes outside
+
+# What tells a server's address by its name, and whose certificates count.
+_RESOLVING = (
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/gai.conf",
+    "/etc/ssl",
+    "/etc/pki",
+    "/usr/share/ca-certificates",
+)
 
 # Threads and processes of this user, a bound against forking without end.
 _MAX_TASKS = 4096
@@ -49,6 +61,10 @@ class _PathBeneath(ctypes.Structure):
     _pack_ = 1
     _layout_ = "ms"
     _fields_ = (("access", ctypes.c_uint64), ("parent", ctypes.c_int32))
+
+
+class _NetPort(ctypes.Structure):
+    _fields_ = (("access", ctypes.c_uint64), ("port", ctypes.c_uint64))
 
 
 def bind_to_parent(parent: int) -> None:
@@ -91,8 +107,11 @@ def limit_memory(gauge: MemoryGauge, extra_bytes: int) -> None:
     _lower(resource.RLIMIT_AS, gauge.read()[0] + extra_bytes)
 
 
-def close_file_system(readable: Iterable[str], scratch: str) -> bool:
-    """Shuts the file system but for these folders; False where the kernel has no Landlock."""
+def close_file_system(readable: Iterable[str], scratch: str, ports: Sequence[int] = ()) -> bool:
+    """Shuts the file system but for these folders, and TCP but for connecting to these ports.
+
+    False where the kernel has no Landlock.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     abi = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION_FLAG)
     if abi < 1:
@@ -111,10 +130,15 @@ def close_file_system(readable: Iterable[str], scratch: str) -> bool:
     code = (f"{ROOT}/services", f"{ROOT}/shared", sys.prefix, sys.base_prefix)
     for folder in {*readable, *code, "/lib", "/sys"}:
         _allow(libc, ruleset, folder, _READ & rights)
+    for path in _RESOLVING if ports else ():
+        _allow(libc, ruleset, path, (_READ if os.path.isdir(path) else _READ_FILE) & rights)
     # DuckDB aborts when it cannot read its own cgroup. The descriptor stays open for good:
     # the kernel would otherwise make a new inode, which the rule does not know.
     _allow(libc, ruleset, "/proc/self/cgroup", _READ_FILE, keep=True)
     _allow(libc, ruleset, scratch, _SCRATCH & rights)
+    for port in ports if abi >= 4 else ():
+        rule = _NetPort(_CONNECT, port)
+        libc.syscall(_ADD_RULE, ruleset, _RULE_NET_PORT, ctypes.byref(rule), 0)
     done = libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0
     os.close(ruleset)
     return done

@@ -92,7 +92,8 @@ class Session:
             )
             for t in run["tables"]
         ]
-        self.engine.prepare(tables, lossless=form not in (Format.ARROW, Format.PARQUET))
+        lossless = form not in (Format.ARROW, Format.PARQUET)
+        self.engine.prepare(tables, lossless=lossless, secret=run.get("secret"))
         columns, reader, rows = self.engine.run(statement, params)
         most = run["max_rows"]
         result = make_result(form, reader, columns, self.scribe, most, rows, begun)
@@ -140,7 +141,7 @@ def main(argument: str) -> None:
     gauge = sandbox.MemoryGauge()
     os.chdir(settings.scratch)
     # Before the engine starts threads: those that exist already would stay outside.
-    sandbox.close_file_system(settings.readable, settings.scratch)
+    sandbox.close_file_system(settings.readable, settings.scratch, settings.ports)
     session = Session(settings, channel, gauge)
     session.warm()
     sandbox.limit_memory(gauge, (settings.memory_mb << 20) + _SLACK_BYTES)

@@ -19,6 +19,8 @@ class WorkerSettings:
         files: descriptors it may open.
         scratch: its own folder for spilling.
         readable: folders that hold data files.
+        extension: path of DuckDB's httpfs where data files lie in a bucket, else empty.
+        ports: that it may connect to.
     """
 
     fd: int
@@ -29,6 +31,8 @@ class WorkerSettings:
     files: int
     scratch: str
     readable: tuple[str, ...]
+    extension: str = ""
+    ports: tuple[int, ...] = ()
 
     def to_json(self) -> str:
         """The argument's text."""
@@ -38,4 +42,5 @@ class WorkerSettings:
     def from_json(cls, text: str) -> WorkerSettings:
         """The settings in an argument."""
         values = json.loads(text)
-        return cls(**{**values, "readable": tuple(values["readable"])})
+        lists = {name: tuple(values[name]) for name in ("readable", "ports")}
+        return cls(**{**values, **lists})

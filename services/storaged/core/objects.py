@@ -18,20 +18,25 @@ _HEADER_SAFE = "".join(chr(code) for code in range(0x20, 0x7F) if code != 0x25)
 class StoredObject:
     """One object as a backend describes it.
 
-    `digest` is the SHA-256 of the content; `modified_ns` is in nanoseconds since 1970.
+    `digest` is the SHA-256 of the content, None where only the place's own mark of this
+    version is known (`version`, unquoted); `modified_ns` is in nanoseconds since 1970.
     """
 
     key: str
     size: int
-    digest: bytes
+    digest: bytes | None
     modified_ns: int
     content_type: str
     uri: str
+    version: str = ""
 
     @property
     def etag(self) -> str:
-        """The content's hash, quoted: equal bytes have equal etags, on any machine."""
-        return f'"{self.digest.hex()}"'
+        """The content's hash, quoted: equal bytes have equal etags, on any machine.
+
+        Where it is not known, the place's own mark of this version.
+        """
+        return f'"{self.digest.hex() if self.digest is not None else self.version}"'
 
     @property
     def modified_s(self) -> int:
@@ -55,13 +60,16 @@ class StoredObject:
 
         A stored page must not act in the origin of the console, hence the last two.
         """
-        return {
+        described = {
             "etag": self.etag,
             "last-modified": formatdate(self.modified_s, usegmt=True),
             "accept-ranges": "bytes",
             "content-type": self.content_type,
-            "repr-digest": f"sha-256=:{base64.b64encode(self.digest).decode()}:",
             URI_HEADER: quote(self.uri, safe=_HEADER_SAFE),
             "x-content-type-options": "nosniff",
             "content-security-policy": "default-src 'none'; sandbox",
         }
+        if self.digest is not None:
+            encoded = base64.b64encode(self.digest).decode()
+            described["repr-digest"] = f"sha-256=:{encoded}:"
+        return described

@@ -13,6 +13,11 @@ from services.storaged.core.conditions import WriteCondition
 from services.storaged.core.listing import ListQuery
 from services.storaged.core.objects import StoredObject
 from services.storaged.core.uploads import UploadPlan
+from shared.errors import Unavailable
+
+
+class Replaced(Unavailable):
+    """The version that was opened is gone from its place; the key may have another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +61,16 @@ class Reader(Protocol):
         """What is open."""
         ...
 
+    def expect(self, offset: int, length: int) -> None:
+        """Tells which bytes will be read, in order."""
+        ...
+
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes from `offset`; fewer only at the end."""
+        """`size` bytes from `offset`; fewer only at the end.
+
+        Raises:
+            Replaced: the version is gone, where the place does not keep what is open.
+        """
         ...
 
     def close(self) -> None:
@@ -105,8 +118,8 @@ class Backend(Protocol):
         """One page of objects in byte order of their keys."""
         ...
 
-    def free_bytes(self) -> int:
-        """Room for further objects, in bytes."""
+    def free_bytes(self) -> float:
+        """Room for further objects, in bytes; infinite where nobody can say."""
         ...
 
     def check(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 class Figures:
     """Bytes, objects and refusals, counted since the start."""
 
-    def __init__(self, registry: CollectorRegistry, free_bytes: Callable[[], int]) -> None:
+    def __init__(self, registry: CollectorRegistry, free_bytes: Callable[[], float]) -> None:
         transferred = Counter(
             "lakehouse_storaged_bytes",
             "Bytes of object content by direction: in (PUT) and out (GET)",

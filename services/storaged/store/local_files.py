@@ -92,6 +92,9 @@ class LocalReader:
         self._fd: int | None = fd
         self._lock = threading.Lock()
 
+    def expect(self, offset: int, length: int) -> None:
+        """Nothing to prepare: the kernel reads ahead by itself."""
+
     def read(self, offset: int, size: int) -> bytes:
         """Bytes from the page cache or the disk."""
         with self._lock:

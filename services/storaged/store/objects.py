@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from services.storaged.core.listing import ListQuery
 from services.storaged.core.objects import StoredObject
 from services.storaged.core.reads import ReadPlan
 from services.storaged.core.uploads import UploadPlan
-from services.storaged.store.backend import Backend, ObjectPage, Reader, Upload
+from services.storaged.store.backend import Backend, ObjectPage, Reader, Replaced, Upload
 from services.storaged.store.figures import Figures
 from shared.errors import LakehouseError
 from shared.pool import BlockingPool
@@ -27,6 +28,9 @@ from shared.pool import BlockingPool
 # What goes through the pool at once: large enough that the hand-over does not matter,
 # small enough that many bodies fit into memory. Bytes.
 BLOCK = 1024 * 1024
+
+# How often a key is opened that changes all the time.
+OPENINGS = 10
 
 T = TypeVar("T")
 
@@ -197,10 +201,18 @@ class ObjectStore:
             upload.discard()
 
     def _open_first(self, key: str, choose: Callable[[StoredObject], ReadPlan]) -> OpenObject:
+        for _ in range(OPENINGS - 1):
+            # A key that changes between being opened and read is opened again.
+            with suppress(Replaced):
+                return self._open_once(key, choose)
+        return self._open_once(key, choose)
+
+    def _open_once(self, key: str, choose: Callable[[StoredObject], ReadPlan]) -> OpenObject:
         reader = self.backend.open(key)
         keep = False
         try:
             plan = choose(reader.stored)
+            reader.expect(plan.offset, plan.length)
             first = reader.read(plan.offset, min(BLOCK, plan.length)) if plan.length else b""
             keep = len(first) < plan.length
         finally:
