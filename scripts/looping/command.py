@@ -25,7 +25,8 @@ from scripts.lift.staffing import build_staffing_set
 from scripts.looping.answering import STAND_IN, choose_answerer
 from scripts.looping.edge import LoopEdge
 from scripts.looping.report import describe_loop, render_loop
-from scripts.looping.rounds import Loop, Round, pool_rounds
+from scripts.looping.rounds import Loop
+from scripts.looping.tally import Round, pool_rounds
 from scripts.looping.verdict import check_loop
 from scripts.private_fleet import PrivateFleet
 

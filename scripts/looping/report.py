@@ -11,7 +11,7 @@ from scripts.lift.charts import draw_curves
 from scripts.lift.checks import Check
 from scripts.lift.judged import JudgedSet
 from scripts.lift.report import draw_mark, draw_page, draw_table, escape
-from scripts.looping.rounds import Round
+from scripts.looping.tally import Round
 
 Curve = list[tuple[float, float, float, float]]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from scripts.lift.checks import ENOUGH_TOPICS, SLACK, UNSEEN_LOW, Check
 from scripts.lift.measures import Comparison
-from scripts.looping.rounds import Round
+from scripts.looping.tally import Round
 
 
 def check_loop(rounds: Sequence[Round]) -> list[Check]:

@@ -21,7 +21,8 @@ from scripts.looping.answering import (
 )
 from scripts.looping.command import plan_rounds
 from scripts.looping.edge import LoopEdge
-from scripts.looping.rounds import Round, hold_out, pool_rounds
+from scripts.looping.rounds import hold_out
+from scripts.looping.tally import Round, pool_rounds
 from scripts.looping.verdict import check_loop
 
 MESSAGES = [
