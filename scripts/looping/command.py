@@ -153,7 +153,7 @@ def run_loop(
         "feedback": (
             "known good answers beside the one it judges, never that one"
             if options.references
-            else "retrieved texts alone"
+            else "what searches with the question and with the answer bring up, and no labels"
         ),
         "fast": options.fast,
         "per_seed": [[one.compare("held").delta for one in rounds] for rounds in by_seed],
@@ -229,8 +229,8 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
         "--feedback",
         choices=("references", "evidence"),
         default="references",
-        help="what the scorer sees beside the answer: known good answers too, or retrieved\n"
-        "texts alone, as where nobody has labels (references)",
+        help="what the scorer sees beside the answer: known good answers, or only what searches\n"
+        "with question and answer bring up, as where nobody has labels (references)",
     )
     parser.add_argument("--gateway", help="an address; otherwise a fleet of its own is started")
     parser.add_argument("--out", type=Path, help="where the JSON goes; the HTML goes beside it")

@@ -49,6 +49,7 @@ class LoopEdge(Edge):
         answer: str,
         evidence: Sequence[Mapping[str, str]],
         references: Sequence[Mapping[str, str]],
+        neighbours: Sequence[Mapping[str, str]] = (),
     ) -> dict[str, Any]:
         """The scorer's verdict on an answer."""
         body = {
@@ -57,6 +58,7 @@ class LoopEdge(Edge):
             "answer": answer,
             "evidence": list(evidence),
             "references": list(references),
+            "neighbours": list(neighbours),
         }
         return self.call("POST", f"{DISTILL}/score", json=body).json()
 

@@ -8,7 +8,7 @@ runs are offered to the playbook like all others: the firewall has to stop each 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,17 +16,13 @@ from scripts.lift.edge import Found
 from scripts.lift.judged import JudgedSet, Query
 from scripts.lift.measures import Pair, Scores, score_list
 from scripts.lift.planning import Plan
-from scripts.looping.answering import LONGEST, STAND_IN, Answerer, leave_out
+from scripts.looping.answering import STAND_IN, Answerer, leave_out
 from scripts.looping.edge import Context, LoopEdge
+from scripts.looping.library import START, Library
 from scripts.looping.tally import Judged, Round, count_tasks
 
-# How corpora are searched before anything was refined: matrixd's own defaults, said aloud, so
-# that the control arm does not follow what is promoted.
-START: dict[str, Any] = {"lexical": 1.2, "candidates": 100}
 KNOBS = {"lexical": [0.3, 0.6, 1.2, 2.4], "candidates": [50, 100]}
 ANCHORS = 40
-# Known good answers that the scorer is shown at most.
-REFERENCES = 5
 Say = Callable[[str], None]
 
 
@@ -38,6 +34,7 @@ class Anchor:
     query: Query
     document: str
     shown: tuple[str, ...]
+    neighbours: tuple[Mapping[str, str], ...]
     expected: str
     baseline: str = ""
 
@@ -69,15 +66,11 @@ class Loop:
         self.plan = plan
         self.answer = answer
         self.say = say
-        self.references = references
         self.drafts = drafts
         self.held = list(plan.held.values())
         self.name = f"{edge.prefix}.s{plan.seed}"
         self.refiner = f"{edge.prefix}-s{plan.seed}"
-        self.texts = {document.id: document.text for document in judged.documents}
-        # The edge names its corpora by number, in the order of the set's.
-        names = dict(zip(judged.corpora, edge.corpora, strict=True))
-        self.corpus_of = {one.id: names[one.corpus] for one in judged.documents}
+        self.library = Library(edge, judged, references=references)
         self.runs: list[Judged] = []
         # The last export, file by file.
         self.files: dict[str, str] = {}
@@ -155,27 +148,18 @@ class Loop:
             return None
         answer = self.answer(leave_out(context.messages, gone))
         cited = tuple(names[number] for number in answer.cited if number in names)
-        shown = [(names[n], self.texts[ref[1]]) for n, ref in context.refs.items()]
+        shown = [(names[n], self.library.texts[ref[1]]) for n, ref in context.refs.items()]
         if answer.model == STAND_IN:
             # It copies: what is copied cannot be evidence for the copy.
             shown = [(name, text) for name, text in shown if name not in cited]
         evidence = tuple({"id": name, "text": text} for name, text in shown)
-        known = self._find_references(query, cited)
-        score = self.edge.score(run, query.text, answer.text, evidence, known)
+        known = self.library.find_references(query, cited)
+        copied = cited if answer.model == STAND_IN else ()
+        near = self.library.find_neighbours(answer.text, copied)
+        score = self.edge.score(run, query.text, answer.text, evidence, known, near)
         ids = {ref[1] for n, ref in context.refs.items() if n in answer.cited}
         right = bool(ids & self.judged.relevant[query.id].keys())
         return Judged(run, query, answer, cited, score, evidence, right)
-
-    def _find_references(self, query: Query, cited: Sequence[str]) -> list[dict[str, str]]:
-        """Other known good answers; never one that the answer was made from."""
-        if not self.references:
-            return []
-        names = [self._name(one) for one in sorted(self.judged.relevant[query.id])]
-        free = [name for name in names if name not in cited][:REFERENCES]
-        texts = [self.texts[name.split("/", 1)[1]] for name in free]
-        return [
-            {"id": f"known:{name}", "text": text} for name, text in zip(free, texts, strict=True)
-        ]
 
     # --- what comes of the runs
 
@@ -297,7 +281,10 @@ class Loop:
             for kind, document, expected in cases:
                 name = f"{self.name}.anchor.{kind}.{len(self._anchors)}"
                 shown = tuple(one for one in answer.ids if one != document)
-                self._anchors.append(Anchor(name, query, document, shown, expected))
+                near = self.library.find_neighbours(
+                    self.library.copy(document), [self.library.name(document)]
+                )
+                self._anchors.append(Anchor(name, query, document, shown, tuple(near), expected))
         verdicts = self.edge.map(self._judge_anchor, self._anchors)
         self._anchors = [
             replace(one, baseline=verdict or "needs_human_review")
@@ -306,14 +293,15 @@ class Loop:
 
     def _judge_anchor(self, anchor: Anchor) -> str | None:
         """The scorer's verdict on what never changes; no search takes part."""
-        answer = " ".join(self.texts[anchor.document].split()[:LONGEST])
-        known = self._find_references(anchor.query, [self._name(anchor.document)])
-        evidence = [{"id": self._name(one), "text": self.texts[one]} for one in anchor.shown]
-        score = self.edge.score(anchor.name, anchor.query.text, answer, evidence, known)
+        known = self.library.find_references(anchor.query, [self.library.name(anchor.document)])
+        evidence = [
+            {"id": self.library.name(one), "text": self.library.texts[one]} for one in anchor.shown
+        ]
+        answer = self.library.copy(anchor.document)
+        score = self.edge.score(
+            anchor.name, anchor.query.text, answer, evidence, known, anchor.neighbours
+        )
         return str(score["verdict"]) if score["scorer_status"] == "ok" else None
-
-    def _name(self, document: str) -> str:
-        return f"{self.corpus_of[document]}/{document}"
 
     # --- measuring
 

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from scripts.private_fleet import PrivateFleet
+from services.observerd.core.distill.scorer import SCORER
 from shared.daemons import ROOT
 
 SCRIPT = ROOT / "scripts" / "loop"
@@ -49,7 +50,7 @@ def test_the_fast_loop_runs_every_step_and_takes_back_what_it_made(tmp_path: Pat
         assert one["distil"]["changed_again"] == 0
         assert (one["drift"]["anchors"] >= 30, one["drift"]["changed"]) == (True, 0)
     sources = {one["source"] for one in playbook["episodes"]}
-    assert sources == {"distilled:deterministic/1"}
+    assert sources == {f"distilled:{SCORER}"}
     assert playbook["retired"] == playbook["total"] > 0
     assert (corpora, bool(refiner["frozen"])) == ([], True)
     assert stats["by_mode"]["distillation.feed"]["by_verdict"]["accepted"] > 0
