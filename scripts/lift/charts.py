@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 160, 16, 44
 COLOURS = ("var(--one)", "var(--two)", "var(--three)")
-BAR = 22
+BAR, LINE = 22, 14
 NAMES = 210
 
 
@@ -33,18 +34,21 @@ def draw_curves(
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - y) / (high - low)
 
     parts = [_frame(WIDTH, HEIGHT, f"{up} by {across}")]
-    for tick in _ticks(low, high):
+    ticks = _ticks(low, high)
+    # Ticks less than a hundredth apart would read alike with two digits.
+    digits = 3 if len(ticks) > 1 and ticks[1] - ticks[0] < 0.0099 else 2
+    for tick in ticks:
         y = put_y(tick)
         weight = 1.4 if tick == 0 else 0.5
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" '
             f'stroke="var(--soft)" stroke-width="{weight}" opacity=".5"/>'
-            + _label(LEFT - 8, y + 4, f"{tick:+.2f}", "end")
+            + _label(LEFT - 8, y + 4, f"{tick:+.{digits}f}", "end")
         )
     for x in places:
         parts.append(_label(put_x(x, 0), HEIGHT - 22, f"{x:g}", "middle"))
     parts.append(_label((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, across, "middle"))
-    for number, (name, curve) in enumerate(curves.items()):
+    for number, curve in enumerate(curves.values()):
         if not curve:
             continue
         colour, shift = COLOURS[number % len(COLOURS)], 8.0 * number - 4
@@ -57,8 +61,10 @@ def draw_curves(
                 f'y2="{put_y(top):.1f}" stroke="{colour}" stroke-width="1.5"/>'
                 f'<circle cx="{at:.1f}" cy="{put_y(y):.1f}" r="3.5" fill="{colour}"/>'
             )
-        last = curve[-1]
-        parts.append(_label(WIDTH - RIGHT + 8, put_y(last[1]) + 4, name, "start", colour))
+    ends = {name: put_y(curve[-1][1]) + 4 for name, curve in curves.items() if curve}
+    for name, y in _spread(ends).items():
+        colour = COLOURS[list(curves).index(name) % len(COLOURS)]
+        parts.append(_label(WIDTH - RIGHT + 8, y, name, "start", colour))
     return "".join(parts) + "</svg>"
 
 
@@ -106,6 +112,16 @@ def _label(x: float, y: float, text: str, anchor: str, colour: str = "var(--soft
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
         f"{html.escape(text)}</text>"
     )
+
+
+def _spread(places: Mapping[str, float]) -> dict[str, float]:
+    """The labels' heights, from the top, each far enough below the one before to be read."""
+    found: dict[str, float] = {}
+    least = -math.inf
+    for name, y in sorted(places.items(), key=lambda item: item[1]):
+        found[name] = max(y, least)
+        least = found[name] + LINE
+    return found
 
 
 def _ticks(low: float, high: float) -> list[float]:
