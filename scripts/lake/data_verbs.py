@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.lake.names import complete_table
-from scripts.lake.progress import show_bytes
+from scripts.lake.progress import show_bytes, show_waiting
 from scripts.lake.target import Target, make
 from shared.errors import Invalid
 from shared.wire.ingestd import IngestResult
@@ -62,7 +62,10 @@ async def ingest(
     with source, show_bytes(target) as progress:
         task = progress.add_task(f"sending {escape(Path(file).name)}", total=size)
         pieces = _read_pieces(
-            source, lambda sent: progress.update(task, advance=sent), _then(progress, task)
+            source,
+            lambda sent: progress.update(task, advance=sent),
+            # Sent is not stored: conversion and commit come after the last byte.
+            lambda: show_waiting(progress, task, "converting and storing"),
         )
         async with target.gateway() as gateway:
             result = await gateway.ingest.ingest(
@@ -95,12 +98,9 @@ def _open_source(file: str) -> tuple[BinaryIO, int | None]:
         raise Invalid(f"{file} cannot be read: {error.strerror}.") from None
 
 
-def _then(progress: Any, task: Any) -> Any:
-    # Sent is not stored: conversion and commit come after the last byte.
-    return lambda: progress.update(task, description="converting and storing", total=None)
-
-
-async def _read_pieces(source: BinaryIO, told: Any, ended: Any) -> AsyncIterator[bytes]:
+async def _read_pieces(
+    source: BinaryIO, told: Callable[[int], None], ended: Callable[[], None]
+) -> AsyncIterator[bytes]:
     while piece := await anyio.to_thread.run_sync(source.read, PIECE):
         yield piece
         told(len(piece))

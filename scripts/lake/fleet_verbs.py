@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -126,6 +127,22 @@ def _run_doctor(target: Target) -> int:
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=False)
     write_json({"ok": done.returncode == 0, "findings": json.loads(done.stdout)})
     return done.returncode
+
+
+async def mcp(
+    target: Target,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="Offer no tool that writes.")
+    ] = False,
+) -> int:
+    """Serve agents over standard input and output, for MCP clients that start their server."""
+    command = [sys.executable, "-m", "services.mcpd", "--stdio", "--config", target.config_path]
+    more = ["--read-only"] if read_only else []
+    told = {"LAKEHOUSE_GATEWAY": target.url, "LAKEHOUSE_TOKEN": target.config.token}
+    sys.stdout.flush()
+    # Wherever it was started, the project is run from its own folder.
+    os.chdir(ROOT)
+    os.execve(sys.executable, [*map(str, command), *more], {**os.environ, **told})
 
 
 def lift(

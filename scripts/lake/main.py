@@ -10,7 +10,7 @@ import typer
 from scripts.lake.chat_verb import chat
 from scripts.lake.corpus_verbs import corpus, search
 from scripts.lake.data_verbs import ingest, sql, tables
-from scripts.lake.fleet_verbs import doctor, down, lift, status, up
+from scripts.lake.fleet_verbs import doctor, down, lift, mcp, status, up
 from scripts.lake.pathway_verbs import pathway
 from scripts.lake.playbook_verbs import playbook
 from scripts.lake.verbs import remember, verb
@@ -31,7 +31,7 @@ FLEET, DATA, LEARNING = "This machine's fleet", "Data", "Search, memory, models"
 for panel, bodies in (
     (FLEET, (up, down, status, doctor)),
     (DATA, (ingest, tables, sql)),
-    (LEARNING, (search, chat)),
+    (LEARNING, (search, chat, mcp)),
 ):
     for body in bodies:
         app.command(rich_help_panel=panel)(verb(body))

@@ -37,13 +37,16 @@ def complete_tier(incomplete: str) -> list[str]:
 def _ask(path: str) -> dict[str, Any]:
     try:
         config = load(ROOT / "config" / "lakehouse.toml", os.environ)
-        url = urlsplit(os.environ.get("LAKEHOUSE_GATEWAY") or config.gateway.address)
-        token = os.environ.get("LAKEHOUSE_TOKEN") or config.token
+        own = config.gateway.address
+        address = (os.environ.get("LAKEHOUSE_GATEWAY") or own).rstrip("/")
+        url = urlsplit(address if "://" in address else f"http://{address}")
+        # As everywhere: the configured secret is for the configured gateway alone.
+        token = os.environ.get("LAKEHOUSE_TOKEN") or (config.token if address == own else "")
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         connection = kind(url.netloc, timeout=PATIENCE_S)
         try:
             headers = {"authorization": f"Bearer {token}"} if token else {}
-            connection.request("GET", path, headers=headers)
+            connection.request("GET", url.path.rstrip("/") + path, headers=headers)
             answer: Any = json.loads(connection.getresponse().read())
         finally:
             connection.close()

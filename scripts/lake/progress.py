@@ -9,6 +9,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -50,6 +51,18 @@ def show_bytes(target: Target) -> Progress:
         transient=True,
         disable=not target.lively,
     )
+
+
+def show_waiting(progress: Progress, task: TaskID, what: str) -> None:
+    """From here on nobody knows how far it is: a bar that moves, and the time gone by."""
+    progress.columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+    )
+    progress.remove_task(task)
+    progress.add_task(what, total=None)
 
 
 def show_items(target: Target) -> Progress:

@@ -103,12 +103,9 @@ def make_target(gateway: str, token: str | None, config: Path, as_json: bool) ->
         typer.echo(f"lakehouse: {gateway!r} is no address: write http://host:port.", err=True)
         raise typer.Exit(2)
     # The clients bring their libraries: help and completion do without.
-    from shared.clients.gateway import at_gateway
+    from shared.clients.gateway import at_gateway, is_own
 
-    local = not gateway or gateway.rstrip("/") == loaded.gateway.address
-    # A token of this machine's configuration is no other gateway's business.
-    secret = token if token is not None or local else ""
-    return Target(at_gateway(loaded, gateway, secret), config, local, as_json)
+    return Target(at_gateway(loaded, gateway, token), config, is_own(loaded, gateway), as_json)
 
 
 def perform(body: Body, target: Target, given: Mapping[str, Any]) -> int:

@@ -31,9 +31,12 @@ def at_gateway(config: Config, url: str = "", token: str | None = None) -> Confi
     Args:
         config: what the rest is taken from.
         url: the gateway's address; the configured one when empty.
-        token: the secret to send; the configured one when None.
+        token: the secret to send. When None it is the configured one, or no one at all where
+            the gateway is another: a secret of this fleet is none of its business.
     """
     base = (url or config.gateway.address).rstrip("/")
+    if token is None and not is_own(config, url):
+        token = ""
     changed: dict[str, object] = {
         name: section.model_copy(update={"url": base if name == NAME else f"{base}/v1"})
         for name, section in config.daemons().items()
@@ -41,6 +44,11 @@ def at_gateway(config: Config, url: str = "", token: str | None = None) -> Confi
     if token is not None:
         changed["auth"] = config.auth.model_copy(update={"token": SecretStr(token)})
     return config.model_copy(update=changed)
+
+
+def is_own(config: Config, url: str) -> bool:
+    """Whether an address, or none, means the configured gateway."""
+    return not url or url.rstrip("/") == config.gateway.address
 
 
 class Gateway:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -172,6 +173,25 @@ async def test_every_tool_over_stdio(fleet: PrivateFleet) -> None:
     async with over_stdio(fleet) as client:
         published = {tool.name for tool in (await client.list_tools()).tools}
         assert await use_every_tool(client, "stdio") == published
+
+
+async def test_the_lakehouse_command_serves_from_anywhere(
+    fleet: PrivateFleet, guarded: PrivateFleet, tmp_path: Path
+) -> None:
+    for where, token, tools in ((fleet, "", 12), (guarded, TOKEN, 9)):
+        parameters = StdioServerParameters(
+            command=str(PYTHON),
+            args=[str(ROOT / "scripts" / "lakehouse"), "mcp", *(["--read-only"] if token else [])],
+            env={
+                "LAKEHOUSE_GATEWAY": where.urls["gateway"],
+                "LAKEHOUSE_TOKEN": token,
+                "PATH": os.environ["PATH"],
+            },
+            cwd=tmp_path,
+        )
+        async with Client(stdio_client(parameters)) as client:
+            assert len((await client.list_tools()).tools) == tools
+            assert not (await client.call_tool("list_datasets", {})).is_error
 
 
 async def test_stdio_says_nothing_but_the_protocol_and_ends_with_its_input(

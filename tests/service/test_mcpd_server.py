@@ -11,6 +11,8 @@ import httpx
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from shared.clients.gateway import at_gateway
+from tests.support.apps import make_config
 from tests.support.mcpd import FakeGateway, envelope, mcp_client, text_of
 
 pytestmark = pytest.mark.anyio
@@ -272,6 +274,15 @@ async def test_lists_may_be_kept_by_clients_and_answers_for_a_moment(tmp_path: P
         read = await client.read_resource("lakehouse://tables")
     assert (tools.ttl_ms, tools.cache_scope) == (300_000, "private")
     assert (read.ttl_ms, read.cache_scope) == (5_000, "private")
+
+
+def test_a_secret_of_this_fleet_goes_to_its_own_gateway_alone(tmp_path: Path) -> None:
+    config = make_config(tmp_path, auth={"token": "ours"})
+    own = config.gateway.address
+    assert at_gateway(config).token == at_gateway(config, f"{own}/").token == "ours"
+    assert at_gateway(config, "https://lake.example").token == ""
+    assert at_gateway(config, "https://lake.example", "theirs").token == "theirs"
+    assert at_gateway(config, own, "").token == ""
 
 
 async def test_a_fault_of_our_own_shows_nothing_of_itself(tmp_path: Path) -> None:

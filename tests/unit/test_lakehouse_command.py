@@ -24,7 +24,7 @@ from shared.wire.matrixd import MatrixSearch, Source
 CONFIG = ROOT / "config" / "lakehouse.toml"
 VERBS = [
     ["up"], ["down"], ["status"], ["doctor"], ["ingest"], ["tables"], ["sql"], ["search"],
-    ["chat"], ["lift"],
+    ["chat"], ["lift"], ["mcp"],
     ["corpus", "build"], ["corpus", "list"], ["corpus", "refresh"], ["corpus", "delete"],
     ["playbook", "record"], ["playbook", "list"], ["playbook", "retire"],
     *(["pathway", verb] for verb in
