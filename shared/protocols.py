@@ -23,6 +23,18 @@ _ANTHROPIC_TYPES = {
     504: "timeout_error",
 }
 
+_ICEBERG_TYPES = {
+    400: "BadRequestException",
+    401: "NotAuthorizedException",
+    403: "ForbiddenException",
+    404: "NotFoundException",
+    405: "UnsupportedOperationException",
+    406: "UnsupportedOperationException",
+    429: "TooManyRequestsException",
+    503: "ServiceUnavailableException",
+    504: "GatewayTimeoutException",
+}
+
 
 def openai_error(error: LakehouseError) -> dict[str, Any]:
     """OpenAI's error body: `message`, `type`, `param` and `code`, all four always."""
@@ -50,3 +62,14 @@ def anthropic_error(error: LakehouseError, request_id: str) -> dict[str, Any]:
         "error": {"type": _ANTHROPIC_TYPES.get(error.status, default), "message": error.message},
         "request_id": request_id,
     }
+
+
+def iceberg_error(error: LakehouseError) -> dict[str, Any]:
+    """The error body of the Iceberg REST catalogue protocol."""
+    default = "BadRequestException" if error.status < 500 else "InternalServerError"
+    kind = _ICEBERG_TYPES.get(error.status, default)
+    if error.status == 404 and "namespace" in error.details:
+        kind = "NoSuchNamespaceException"
+    elif error.status == 404 and "dataset" in error.details:
+        kind = "NoSuchTableException"
+    return {"error": {"message": error.message, "type": kind, "code": error.status}}

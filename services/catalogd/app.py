@@ -7,12 +7,18 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 import httpx
+import orjson
 from fastapi import FastAPI, Path, Query, Response
+from starlette.types import Scope
 
+from services.catalogd.iceberg_routes import add_iceberg_routes
 from services.catalogd.store.catalogue import Catalogue
 from services.catalogd.store.figures import Figures
 from shared.clients.storaged import StoragedClient
 from shared.config import Config
+from shared.edge import render_envelope
+from shared.errors import LakehouseError
+from shared.protocols import iceberg_error
 from shared.runtime import create_base
 from shared.wire.catalogd import (
     DATASET_NAME,
@@ -26,6 +32,7 @@ from shared.wire.catalogd import (
     RegisterResponse,
     Snapshots,
 )
+from shared.wire.iceberg import ICEBERG_PATH
 
 Name = Annotated[
     str,
@@ -39,6 +46,13 @@ At = Annotated[
         description="A snapshot id or an RFC 3339 time; the current snapshot when absent",
     ),
 ]
+
+
+def render_error(scope: Scope, error: LakehouseError, service: str, request_id: str) -> bytes:
+    """Iceberg's shape on Iceberg's routes, the fleet's envelope elsewhere."""
+    if scope["path"].startswith(f"{ICEBERG_PATH}/"):
+        return orjson.dumps(iceberg_error(error))
+    return render_envelope(scope, error, service, request_id)
 
 
 def create_app(
@@ -60,7 +74,13 @@ def create_app(
             await catalogue.close()
             await objects.aclose()
 
-    app = create_base("catalogd", config, lifespan=lifespan, ready=lambda: catalogue.check())
+    app = create_base(
+        "catalogd",
+        config,
+        lifespan=lifespan,
+        ready=lambda: catalogue.check(),
+        render_error=render_error,
+    )
     objects = StoragedClient(config, transports)
     catalogue = Catalogue(config, objects, Figures(app.state.metrics.registry))
 
@@ -110,4 +130,5 @@ def create_app(
         """An ingest that the dataset holds; 404 when it holds none of this id."""
         return await catalogue.find_ingest(name, ingest_id)
 
+    add_iceberg_routes(app, catalogue)
     return app

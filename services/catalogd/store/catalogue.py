@@ -146,6 +146,14 @@ class Catalogue:
         """One dataset as its current snapshot shows it."""
         return await self._reads.run(self._get, name)
 
+    async def list_names(self) -> list[str]:
+        """Names of all datasets, sorted."""
+        return sorted(one.name for one in await self._reads.run(self._pointers.list_pointers))
+
+    async def load_result(self, name: str) -> bytes:
+        """A dataset's metadata as the Iceberg REST protocol's LoadTableResult."""
+        return await self._reads.run(lambda: self._load().reader.load_result(name))
+
     async def list_files(self, name: str, at: str | None) -> wire.Files:
         """The files of one snapshot; see `Reader.list_files`."""
         return await self._reads.run(lambda: self._load().reader.list_files(name, at))

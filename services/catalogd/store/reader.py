@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 
+import orjson
 from cachetools import LRUCache
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import FileFormat, ManifestContent, ManifestFile
@@ -56,10 +57,31 @@ class Reader:
         Raises:
             NotFound: there is no such dataset.
         """
+        return self._load(name)[1]
+
+    def load_result(self, name: str) -> bytes:
+        """A dataset's metadata and where its file lies: a LoadTableResult in JSON.
+
+        It sets nothing for the reader: DuckDB takes an S3 endpoint that comes without keys for
+        all that it may use, and no longer looks at its user's own.
+        """
+        location, metadata = self._load(name)
+        return b"".join(
+            (
+                b'{"metadata-location":',
+                orjson.dumps(location),
+                b',"metadata":',
+                metadata.model_dump_json(by_alias=True, exclude_none=True).encode(),
+                b',"config":{}}',
+            )
+        )
+
+    def _load(self, name: str) -> tuple[str, TableMetadata]:
         for _ in range(_TRIES):
             pointer = require_dataset(name, self._pointers.read_pointer(name))
+            location = pointer.location or ""
             try:
-                return self._catalog.load_metadata(pointer.location or "")
+                return location, self._catalog.load_metadata(location)
             except FileNotFoundError:
                 continue
         raise Internal(f"The metadata of dataset {name} is missing. Restore it from a backup.")

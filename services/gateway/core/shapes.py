@@ -10,18 +10,7 @@ from typing import Any
 
 from services.gateway.core.routing import Shape
 from shared.errors import LakehouseError
-from shared.protocols import anthropic_error, openai_error
-
-_ICEBERG_TYPES = {
-    400: "BadRequestException",
-    401: "NotAuthorizedException",
-    403: "ForbiddenException",
-    404: "NotFoundException",
-    406: "UnsupportedOperationException",
-    429: "TooManyRequestsException",
-    503: "ServiceUnavailableException",
-    504: "GatewayTimeoutException",
-}
+from shared.protocols import anthropic_error, iceberg_error, openai_error
 
 
 def shape_error(
@@ -37,8 +26,5 @@ def shape_error(
     if shape is Shape.ANTHROPIC:
         return anthropic_error(error, request_id)
     if shape is Shape.ICEBERG:
-        kind = _ICEBERG_TYPES.get(
-            error.status, "BadRequestException" if error.status < 500 else "InternalServerError"
-        )
-        return {"error": {"message": error.message, "type": kind, "code": error.status}}
+        return iceberg_error(error)
     return error.envelope(service, request_id)

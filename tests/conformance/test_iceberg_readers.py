@@ -1,0 +1,186 @@
+"""Tables read by engines nobody here wrote, through the gateway's Iceberg REST catalogue."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import httpx
+import pytest
+from pyiceberg.catalog.rest import RestCatalog
+from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError, RESTError
+from pyiceberg.schema import Schema
+
+from scripts.private_fleet import PrivateFleet
+from scripts.seaweed import READER, WRITER, Seaweed
+
+DAEMONS = ("gateway", "storaged", "catalogd", "ingestd")
+NAMESPACE = "lakehouse"
+
+
+@dataclass
+class House:
+    """A fleet with a dataset of three versions, the last with one more column."""
+
+    url: str
+    snapshots: list[str]
+    server: Seaweed | None
+
+    @property
+    def iceberg(self) -> str:
+        """What a client is given."""
+        return f"{self.url}/v1/iceberg"
+
+
+FIRST = [(1, "Kari", None), (2, "Ola", None)]
+SECOND = [*FIRST, (3, "Åse", None)]
+THIRD = [*SECOND, (4, "Liv", "Oslo")]
+
+
+def ingest(url: str, body: str, **params: str) -> str:
+    answer = httpx.post(
+        f"{url}/v1/ingest",
+        params={"dataset": "workers", "mode": "append", **params},
+        content=body.encode(),
+        headers={"content-type": "text/csv"},
+        timeout=60,
+    )
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["snapshot_id"])
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+def house(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Generator[House]:
+    server: Seaweed | None = None
+    settings: dict[str, str] = {}
+    if request.param == "s3":
+        server = request.getfixturevalue("seaweed")
+        assert isinstance(server, Seaweed)
+        settings = server.environment("iceberg")
+    with PrivateFleet(DAEMONS, settings, tmp_path_factory.mktemp("house")) as fleet:
+        url = fleet.urls["gateway"]
+        snapshots = [
+            ingest(url, "id,name\n1,Kari\n2,Ola\n"),
+            ingest(url, "id,name\n3,Åse\n"),
+            ingest(url, "id,name,city\n4,Liv,Oslo\n", contract="evolve"),
+        ]
+        yield House(url, snapshots, server)
+
+
+def open_pyiceberg(house: House) -> RestCatalog:
+    """pyiceberg's own catalogue, given the address and a reader's keys."""
+    keys: dict[str, str] = {}
+    if house.server is not None:
+        keys = {
+            "s3.endpoint": house.server.endpoint,
+            "s3.region": "us-east-1",
+            "s3.access-key-id": READER[0],
+            "s3.secret-access-key": READER[1],
+        }
+    return RestCatalog("house", uri=house.iceberg, **keys)
+
+
+def rows_of(table: Any) -> list[tuple[Any, ...]]:
+    found = table.to_pylist()
+    return sorted((row["id"], row["name"], row.get("city")) for row in found)
+
+
+def test_pyiceberg_finds_and_reads_every_version(house: House) -> None:
+    catalog = open_pyiceberg(house)
+    assert catalog.list_namespaces() == [(NAMESPACE,)]
+    assert catalog.list_tables(NAMESPACE) == [(NAMESPACE, "workers")]
+    assert catalog.table_exists((NAMESPACE, "workers"))
+    assert not catalog.table_exists((NAMESPACE, "nobody"))
+    table = catalog.load_table((NAMESPACE, "workers"))
+    assert [str(one.snapshot_id) for one in table.snapshots()] == house.snapshots
+    assert rows_of(table.scan().to_arrow()) == THIRD
+    for snapshot, rows in zip(house.snapshots, (FIRST, SECOND, THIRD), strict=True):
+        assert rows_of(table.scan(snapshot_id=int(snapshot)).to_arrow()) == rows
+    assert rows_of(table.scan(row_filter="id >= 3").to_arrow()) == THIRD[2:]
+
+
+def test_pyiceberg_is_told_of_what_is_not_there(house: House) -> None:
+    catalog = open_pyiceberg(house)
+    with pytest.raises(NoSuchTableError):
+        catalog.load_table((NAMESPACE, "nobody"))
+    with pytest.raises((NoSuchNamespaceError, NoSuchTableError)):
+        catalog.list_tables("elsewhere")
+    with pytest.raises((RESTError, NotImplementedError)):
+        catalog.create_namespace("mine")
+    with pytest.raises((RESTError, NotImplementedError)):
+        catalog.create_table((NAMESPACE, "mine"), Schema())
+    with pytest.raises((RESTError, NotImplementedError)):
+        catalog.drop_table((NAMESPACE, "workers"))
+
+
+def extension(name: str) -> str:
+    """The path of one of DuckDB's extensions, from its wheel."""
+    package = importlib.import_module(f"duckdb_extension_{name}")
+    assert package.__file__ is not None
+    folder = Path(package.__file__).parent
+    (path,) = folder.glob(f"extensions/v{duckdb.__version__}/{name}.duckdb_extension")
+    return str(path)
+
+
+@pytest.fixture
+def attached(house: House, tmp_path: Path) -> Generator[duckdb.DuckDBPyConnection]:
+    """DuckDB with the catalogue attached, as its users do it."""
+    config: dict[str, Any] = {
+        "extension_directory": str(tmp_path),
+        "autoinstall_known_extensions": "false",
+    }
+    with duckdb.connect(config=config) as connection:
+        for name in ("avro", "httpfs", "iceberg"):
+            connection.execute(f"LOAD '{extension(name)}'")
+        if house.server is not None:
+            host = house.server.endpoint.removeprefix("http://")
+            connection.execute(
+                f"CREATE SECRET (TYPE s3, KEY_ID '{READER[0]}', SECRET '{READER[1]}', "
+                f"ENDPOINT '{host}', URL_STYLE 'path', USE_SSL false)"
+            )
+        connection.execute(
+            f"ATTACH 'house' AS house (TYPE iceberg, ENDPOINT '{house.iceberg}', "
+            "AUTHORIZATION_TYPE 'none')"
+        )
+        yield connection
+
+
+def test_duckdb_reads_every_version(house: House, attached: duckdb.DuckDBPyConnection) -> None:
+    run = attached.execute
+    table = f"house.{NAMESPACE}.workers"
+    assert run(f"SELECT * FROM {table} ORDER BY id").fetchall() == THIRD
+    assert run(f"SELECT name FROM {table} WHERE id = 3").fetchall() == [("Åse",)]
+    found = run("SELECT table_name FROM duckdb_tables() WHERE database_name = 'house'").fetchall()
+    assert found == [("workers",)]
+    for snapshot, rows in zip(house.snapshots[:2], (FIRST, SECOND), strict=True):
+        past = f"{table} AT (VERSION => {snapshot})"
+        assert run(f"SELECT id, name FROM {past} ORDER BY id").fetchall() == [
+            row[:2] for row in rows
+        ]
+
+
+def test_duckdb_cannot_write(attached: duckdb.DuckDBPyConnection) -> None:
+    for attempt in (
+        f"CREATE TABLE house.{NAMESPACE}.mine (a INTEGER)",
+        f"DROP TABLE house.{NAMESPACE}.workers",
+        "CREATE SCHEMA house.mine",
+    ):
+        with pytest.raises(duckdb.Error):
+            attached.execute(attempt)
+    assert attached.execute(f"SELECT count(*) FROM house.{NAMESPACE}.workers").fetchall() == [(4,)]
+
+
+def test_no_reader_is_given_keys(house: House) -> None:
+    answer = httpx.get(f"{house.iceberg}/v1/namespaces/{NAMESPACE}/tables/workers")
+    assert answer.status_code == 200
+    assert answer.json()["config"] == {}
+    start = "file:///" if house.server is None else "s3://lake/iceberg/_catalog/"
+    assert answer.json()["metadata-location"].startswith(start)
+    for key in (READER[0], READER[1], WRITER[1]):
+        assert key not in answer.text
