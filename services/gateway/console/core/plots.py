@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 WIDTH, HEIGHT = 720.0, 320.0
-LEFT, RIGHT, TOP, BOTTOM = 68.0, 20.0, 30.0, 56.0
+LEFT, RIGHT, TOP, BOTTOM = 68.0, 48.0, 30.0, 56.0
 # Most bars that can be told apart, and the room of a label's letter.
 MOST_BARS = 60
 LETTER = 7.0
