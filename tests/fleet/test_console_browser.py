@@ -86,6 +86,9 @@ def fill(api: httpx.Client) -> None:
     ]
     for spec in specs:
         post(api, "/v1/matrix/corpora?wait=120", json=spec)
+    rated = [{"corpus": "workers", "id": "W-000003", "rating": 1}]
+    episode = {"query": f"books closed in a ledger {EVIL}", "ratings": rated, "source": "test"}
+    post(api, "/v1/matrix/playbook", json=episode)
     for number in (1, 2):
         content = {"task": "match a night nurse", "note": EVIL, "outcome": "worked"}
         trace = {"id": f"tried-{number}", "content": content, "tags": ["staffing", EVIL]}
@@ -382,6 +385,7 @@ def test_hostile_content_is_text_everywhere(watched: Watched) -> None:
     places = {
         "/console/datasets/hostile": "table.data",
         "/console/search?q=a+nurse+for+night+shifts&corpus=hostile&k=5": "#hits",
+        "/console/playbook": "main table",
         "/console/pathway": "main table",
         "/console/pathway/tried-1": "main",
     }

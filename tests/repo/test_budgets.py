@@ -13,6 +13,7 @@ HEAVY = {
     "boto3": "only storaged speaks S3",
     "duckdb": "worker processes own DuckDB; a daemon with it inside could be harmed by a query",
     "hnswlib": "only vectord holds indexes",
+    "jinja2": "only the console has templates, and it is loaded at its first page",
     "mcp": "only mcpd speaks MCP",
     "numpy": "loaded with Arrow in the stores that need it",
     "onnxruntime": "only embedd runs models",

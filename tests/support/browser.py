@@ -30,7 +30,7 @@ def launched() -> Generator[Browser]:
     assert path is not None, "No Chromium. On Debian: sudo apt-get install chromium"
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
+            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         )
         try:
             yield browser

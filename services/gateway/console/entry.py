@@ -10,6 +10,7 @@ from typing import Any
 from services.gateway.console.door import CONSOLE, Door
 from shared.config import Config
 from shared.edge import Receive, Scope, Send
+from shared.heap import return_freed_memory
 from shared.pool import BlockingPool
 from shared.runtime import Transports
 
@@ -69,3 +70,4 @@ class LazyConsole:
                 self._console = module.Console(
                     self._config, self._door, self._figures, self._pool, self._transports
                 )
+                await self._pool.run(return_freed_memory)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 WIDTH, HEIGHT = 720.0, 320.0
-LEFT, RIGHT, TOP, BOTTOM = 68.0, 20.0, 30.0, 56.0
+LEFT, RIGHT, TOP, BOTTOM = 68.0, 48.0, 30.0, 56.0
 # Most bars that can be told apart, and the room of a label's letter.
 MOST_BARS = 60
 LETTER = 7.0
@@ -83,13 +83,14 @@ def spark(values: Sequence[float], width: float = 120, height: float = 28) -> st
 
 def find_ticks(low: float, high: float, wanted: int = 5) -> list[float]:
     """Round numbers from at or below `low` to at or above `high`, about `wanted` of them."""
-    if high <= low:
-        high = low + (abs(low) or 1.0)
+    # Values that differ by less than a number can hold are one.
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-290):
+        high = low + (abs(low) if abs(low) > 1e-290 else 1.0)
     rough = (high - low) / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def write_tick(value: float) -> str:

@@ -11,15 +11,15 @@ from services.gateway.console.desk import Visit
 from services.gateway.console.routes import Page
 from services.gateway.console.streaming import stream_from
 from shared.errors import Invalid, LakehouseError
-from shared.wire.queryd import SqlRequest
+from shared.wire.queryd import CSV_TYPE, PARQUET_TYPE, SqlRequest
 
 PATH = "/console/sql"
 # Rows shown in the page; a download has all of them.
 SHOWN_ROWS = 500
 FORMATS = {
-    "csv": "text/csv",
+    "csv": CSV_TYPE,
     "json": "application/json",
-    "parquet": "application/vnd.apache.parquet",
+    "parquet": PARQUET_TYPE,
 }
 
 

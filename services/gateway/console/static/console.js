@@ -27,6 +27,12 @@ function makeProblem(text) {
   return box;
 }
 
+// Only what the console itself rendered is taken as HTML; what the gateway's guards answer is not.
+function showAnswer(target, text, type) {
+  if ((type || "").startsWith("text/html")) target.innerHTML = text;
+  else target.replaceChildren(makeProblem("The gateway refused that. Load the page again."));
+}
+
 // Storage that a browser may refuse, or a person may have filled with something else.
 function readStored(storage, key) {
   try {
@@ -190,7 +196,8 @@ function startIngest(form) {
       progress.hidden = true;
       const moved = request.getResponseHeader("hx-redirect");
       if (moved) location.assign(moved);
-      else if (request.responseText) result.innerHTML = request.responseText;
+      else if (request.status)
+        showAnswer(result, request.responseText, request.getResponseHeader("content-type"));
       else result.replaceChildren(makeProblem("The file did not arrive. Send it again."));
     });
     request.open("POST", form.getAttribute("data-action") + "?" + query);
@@ -276,7 +283,7 @@ function startChat(box) {
         return;
       }
       if (!response.ok) {
-        turn.body.innerHTML = await response.text();
+        showAnswer(turn.body, await response.text(), response.headers.get("content-type"));
         return;
       }
       for await (const event of readEvents(response)) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shared.clients.base import ServiceClient
 from shared.clients.catalogd import CatalogdClient
 from shared.clients.chatd import ChatdClient
 from shared.clients.ingestd import IngestdClient
@@ -23,7 +24,8 @@ class Clients:
     """
 
     def __init__(self, config: Config, transports: Transports | None) -> None:
-        self.storage = StoragedClient(config, transports)
+        self._make_storage = lambda: StoragedClient(config, transports)
+        self._storage: StoragedClient | None = None
         self.catalog = CatalogdClient(config, transports)
         self.ingest = IngestdClient(config, transports)
         self.query = QuerydClient(config, transports)
@@ -32,7 +34,15 @@ class Clients:
         self.observer = ObserverdClient(config, transports)
         self.chat = ChatdClient(config, transports)
 
+    @property
+    def storage(self) -> StoragedClient:
+        """Objects. Made when it is needed, which is seldom: it brings 2 MiB of its own."""
+        if self._storage is None:
+            self._storage = self._make_storage()
+        return self._storage
+
     async def aclose(self) -> None:
         """Closes the connections."""
         for client in vars(self).values():
-            await client.aclose()
+            if isinstance(client, ServiceClient):
+                await client.aclose()
