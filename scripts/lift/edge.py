@@ -127,12 +127,21 @@ class Edge:
         )
 
     def search_all(
-        self, queries: Iterable[str], *, playbook: bool, k: int = 10, explain: bool = False
+        self,
+        queries: Iterable[str],
+        *,
+        playbook: bool,
+        k: int = 10,
+        explain: bool = False,
+        corpora: Sequence[str] | None = None,
     ) -> list[Found]:
         """Several searches, a few at once, in the order of the queries."""
         return list(
             self._threads.map(
-                lambda query: self.search(query, playbook=playbook, k=k, explain=explain), queries
+                lambda query: self.search(
+                    query, playbook=playbook, k=k, explain=explain, corpora=corpora
+                ),
+                queries,
             )
         )
 

@@ -17,6 +17,14 @@ from services.matrixd.core.playbook.identity import Considered, Near, consider
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
 from services.matrixd.core.playbook.needs import COMMON
 from services.matrixd.core.playbook.notes import Note, make_note, make_profile
+from services.matrixd.core.playbook.routing import (
+    Lesson,
+    Router,
+    choose_lessons,
+    learn_routing,
+    make_lesson,
+    shift_corpora,
+)
 from services.matrixd.core.playbook.strictness import (
     SAMPLE,
     choose_strictness,
@@ -48,8 +56,11 @@ class Playbook:
     nor on any that were retired. `seq` only tells which of two that conflict is newer.
     """
 
-    def __init__(self, state: _State, memo: Mapping[str, _Masked]) -> None:
+    def __init__(
+        self, state: _State, memo: Mapping[str, _Masked], routed: _Routed | None = None
+    ) -> None:
         self._state = state
+        self._routed = routed
         self._notes = state.notes
         self._index = state.index
         self._trusts = state.trusts
@@ -75,6 +86,15 @@ class Playbook:
             self._strictness = choose_strictness(self._measure_sample())
         return self._strictness
 
+    @property
+    def router(self) -> Router:
+        """Which corpus answers what; worked out at the first call."""
+        return self._route().router
+
+    def settle(self) -> None:
+        """Works out what searches need of all notes together."""
+        _ = self.strictness, self.router
+
     def record(self, episode: Episode) -> Playbook:
         """With one more episode; itself when it is there already."""
         if episode.id in self._state.ids:
@@ -82,13 +102,13 @@ class Playbook:
         note = make_note(episode)
         last = self._notes[-1].episode if self._notes else None
         if last is not None and (episode.seq, episode.id) < (last.seq, last.id):
-            return Playbook(_State.of_notes([*self._notes, note]), {})
+            return Playbook(_State.of_notes([*self._notes, note]), {}, self._routed)
         grown = self._state.add(note)
         if _weights(grown.trusts) != _weights(self._trusts):
-            return Playbook(grown, {})
+            return Playbook(grown, {}, self._routed)
         vector = note.profile.vector
         kept = {key: each for key, each in self._memo.items() if each.is_beyond(vector)}
-        return Playbook(grown, kept)
+        return Playbook(grown, kept, self._routed)
 
     def retire(self, ids: Collection[str]) -> Playbook:
         """Without these episodes, as if they had never been."""
@@ -96,7 +116,7 @@ class Playbook:
         if not gone:
             return self
         kept = [note for note in self._notes if note.episode.id not in gone]
-        return Playbook(_State.of_notes(kept), {})
+        return Playbook(_State.of_notes(kept), {}, self._routed)
 
     def is_near(self, vector: Vector) -> bool:
         """Whether `rerank` could say anything at all: there are notes of that model."""
@@ -120,32 +140,32 @@ class Playbook:
             vectors: of the first candidates, if at hand.
             explain: whether to tell each note's contribution to each document.
         """
-        unchanged = Reranked(cold.refs, cold.p0, False)
+        if not cold.refs or not self.is_near(vector):
+            return Reranked(cold.refs, cold.p0, False)
         places_near, cosines = self._index.nearest(np.asarray(vector, np.float32))
-        if not places_near or not cold.refs:
-            return unchanged
-        near = self._gather(places_near, cosines)
         profile = make_profile(np.asarray(vector, np.float64), cold)
+        routing = self.router.shift(query, profile.vector, cold)
+        routed = shift_corpora(cold, routing) if routing else cold
+        near = self._gather(places_near, cosines)
         considered = consider(profile, near, self._usual)
         probabilities = considered.weigh(self.strictness)
-        if not probabilities.any():
-            return unchanged
-        places = {ref: at for at, ref in enumerate(cold.refs)}
+        places = {ref: at for at, ref in enumerate(routed.refs)}
         clarity = _mean_clarity(near)
         evidence = {
-            number: considered.find_evidence(number, cold)
+            number: considered.find_evidence(number, routed)
             for number in np.flatnonzero(probabilities).tolist()
         }
-        changes = mix_scores(cold.p0, places, evidence, probabilities, clarity)
+        changes = mix_scores(routed.p0, places, evidence, probabilities, clarity)
         if not changes:
-            return unchanged
-        order, scores = order_scores(cold.p0, changes)
+            return Reranked(routed.refs, routed.p0, bool(routing), routing=routing)
+        order, scores = order_scores(routed.p0, changes)
         return Reranked(
-            tuple(cold.refs[at] for at in order),
+            tuple(routed.refs[at] for at in order),
             scores,
             True,
             _tell_uses(near, considered, probabilities, [number for number, _ in changes]),
-            _explain(near, considered, changes, cold.refs) if explain else {},
+            _explain(near, considered, changes, routed.refs) if explain else {},
+            routing,
         )
 
     def notes(self) -> list[NoteView]:
@@ -191,6 +211,22 @@ class Playbook:
     def _gather(self, places: Sequence[int], cosines: Floats) -> Near:
         notes = [self._notes[at] for at in places]
         return Near(notes, [self._trusts[note.episode.source] for note in notes], cosines)
+
+    def _route(self) -> _Routed:
+        if self._routed is None or self._routed.state is not self._state:
+            lessons = [
+                lesson
+                for note in self._notes
+                if (lesson := make_lesson(note, self._trusts[note.episode.source])) is not None
+            ]
+            chosen = choose_lessons(lessons)
+            told = [_tell_lesson(lesson) for lesson in chosen]
+            # What was learnt of the very same notes, equally believed, is known.
+            if self._routed is None or self._routed.told != told:
+                self._routed = _Routed(self._state, told, learn_routing(chosen))
+            else:
+                self._routed = _Routed(self._state, told, self._routed.router)
+        return self._routed
 
     def _measure_sample(self) -> list[tuple[Floats, float]]:
         telling = sorted(
@@ -248,6 +284,15 @@ class _Masked:
 
 
 @dataclass(frozen=True, slots=True)
+class _Routed:
+    """A router, what it was learnt from, and for which notes that was chosen."""
+
+    state: _State
+    told: list[tuple[str, tuple[tuple[str, float], ...]]]
+    router: Router
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
     """The notes by (seq, id), and what is counted over all of them."""
 
@@ -302,6 +347,10 @@ def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:
         source: (trust.positive, trust.negative, trust.error, trust.clarity)
         for source, trust in trusts.items()
     }
+
+
+def _tell_lesson(lesson: Lesson) -> tuple[str, tuple[tuple[str, float], ...]]:
+    return lesson.note.episode.id, tuple(sorted(lesson.hints.items()))
 
 
 def _mean_clarity(near: Near) -> float:

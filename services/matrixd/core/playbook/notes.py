@@ -12,9 +12,9 @@ from services.matrixd.core.cold import ColdList, Floats, Ref
 from services.matrixd.core.playbook.episodes import Episode
 from services.matrixd.core.playbook.trust import Trust
 
-# A rating counts only of a document that stood so high in its own query's cold list: what
-# stands elsewhere was not seen among the results.
-SEEN = 20
+# A rating counts only of a document that stood so high in its own query's cold list, or among
+# those of its corpus: what stands elsewhere was not seen among the results.
+SEEN, SEEN_OF_CORPUS = 20, 10
 # Documents whose mean cosine tells how crowded the corpus is around a query.
 CROWD = 10
 # A note holds a document relevant from this probability on.
@@ -77,7 +77,8 @@ class Note:
 def make_note(episode: Episode) -> Note:
     """The note of an episode; the last rating of a document wins."""
     vector = np.asarray(episode.vector, np.float64)
-    seen = dict(zip(episode.cold.refs[:SEEN], episode.cold.p0[:SEEN].tolist(), strict=False))
+    kept = episode.cold.keep(SEEN, SEEN_OF_CORPUS)
+    seen = dict(zip(kept.refs, kept.p0.tolist(), strict=True))
     votes: dict[Ref, tuple[int, float]] = {}
     for each in episode.ratings:
         ref = (each.corpus, each.id)
