@@ -13,7 +13,7 @@ import numpy as np
 from services.matrixd.core.cold import ColdList, Floats, Ref
 from services.matrixd.core.playbook.episodes import Episode, Vector
 from services.matrixd.core.playbook.fusion import mix_scores, order_scores
-from services.matrixd.core.playbook.identity import Considered, Near, consider
+from services.matrixd.core.playbook.identity import Near, consider
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
 from services.matrixd.core.playbook.needs import COMMON
 from services.matrixd.core.playbook.notes import Note, make_note, make_profile
@@ -30,10 +30,9 @@ from services.matrixd.core.playbook.strictness import (
     choose_strictness,
     measure_losses,
 )
+from services.matrixd.core.playbook.telling import explain_changes, tell_uses
 from services.matrixd.core.playbook.trust import Tally, Trust, estimate_trust
 from services.matrixd.core.playbook.views import (
-    Contribution,
-    NoteUse,
     NoteView,
     Reranked,
     SourceView,
@@ -163,8 +162,8 @@ class Playbook:
             tuple(routed.refs[at] for at in order),
             scores,
             True,
-            _tell_uses(near, considered, probabilities, [number for number, _ in changes]),
-            _explain(near, considered, changes, routed.refs) if explain else {},
+            tell_uses(near, considered, probabilities, [number for number, _ in changes]),
+            explain_changes(near, considered, changes, routed.refs) if explain else {},
             routing,
         )
 
@@ -355,54 +354,6 @@ def _tell_lesson(lesson: Lesson) -> tuple[str, tuple[tuple[str, float], ...]]:
 
 def _mean_clarity(near: Near) -> float:
     return sum(trust.clarity for trust in near.trusts) / max(1, len(near.trusts))
-
-
-def _tell_uses(
-    near: Near, considered: Considered, probabilities: Floats, active: Sequence[int]
-) -> tuple[NoteUse, ...]:
-    uses: list[NoteUse] = []
-    for number in active:
-        for at in considered.needs[number].members:
-            episode = near.notes[at].episode
-            uses.append(
-                NoteUse(
-                    episode.id,
-                    episode.query,
-                    float(near.cosines[at]),
-                    float(probabilities[number]),
-                    number,
-                )
-            )
-    return tuple(sorted(uses, key=lambda use: (-use.probability, -use.similarity, use.episode_id)))
-
-
-def _explain(
-    near: Near,
-    considered: Considered,
-    changes: Sequence[tuple[int, Floats]],
-    refs: Sequence[Ref],
-) -> dict[Ref, list[Contribution]]:
-    told: dict[Ref, list[Contribution]] = {}
-    for number, change in changes:
-        members = considered.needs[number].members
-        for at in np.flatnonzero(change).tolist():
-            worths: list[tuple[str, float]] = []
-            for member in members:
-                note, trust = near.notes[member], near.trusts[member]
-                if refs[at] in note.votes:
-                    vote = note.votes[refs[at]][0]
-                    worth = trust.positive if vote > 0 else -trust.negative
-                    worths.append((note.episode.id, worth))
-            if not worths:
-                # Nobody rated it: it is like what all of them rated.
-                worths = [(near.notes[member].episode.id, 1.0) for member in members]
-            total = sum(worth for _, worth in worths)
-            for identifier, worth in worths:
-                share = worth / total if total else 1 / len(worths)
-                told.setdefault(refs[at], []).append(
-                    Contribution(identifier, float(change[at]) * share)
-                )
-    return told
 
 
 def _digest(identifier: str) -> str:
