@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from bisect import insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -229,7 +228,7 @@ class Playbook:
 
     def _measure_sample(self) -> list[tuple[Floats, float]]:
         telling = sorted(
-            (_digest(note.episode.id), at)
+            (note.digest, at)
             for at, note in enumerate(self._notes)
             if note.believe(self._trusts[note.episode.source])
         )[:SAMPLE]
@@ -354,7 +353,3 @@ def _tell_lesson(lesson: Lesson) -> tuple[str, tuple[tuple[str, float], ...]]:
 
 def _mean_clarity(near: Near) -> float:
     return sum(trust.clarity for trust in near.trusts) / max(1, len(near.trusts))
-
-
-def _digest(identifier: str) -> str:
-    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -53,14 +54,20 @@ class Note:
         profile: its query.
         votes: rated documents that count: +1 or -1, and the logit of their p0.
         documents: unit vectors of those rated above 0, in double precision.
+        digest: of its episode's id, an order that has nothing to do with when it came.
         believed: what `believe` gave, by what a rating above 0 was worth.
+        hints: what it tells of corpora, by what ratings above and below 0 were worth.
     """
 
     episode: Episode
     profile: Profile
     votes: Mapping[Ref, tuple[int, float]]
     documents: Mapping[Ref, Floats]
+    digest: str
     believed: dict[float, frozenset[Ref]] = field(default_factory=dict[float, frozenset[Ref]])
+    hints: dict[tuple[float, float], Mapping[str, float]] = field(
+        default_factory=dict[tuple[float, float], Mapping[str, float]]
+    )
 
     def believe(self, trust: Trust) -> frozenset[Ref]:
         """Documents that it makes likely relevant to its query, given its source's trust."""
@@ -91,7 +98,18 @@ def make_note(episode: Episode) -> Note:
         for ref, vector in sorted(episode.documents.items())
         if votes.get(ref, (0, 0.0))[0] > 0
     }
-    return Note(episode, make_profile(vector, episode.cold), dict(sorted(votes.items())), documents)
+    return Note(
+        episode,
+        make_profile(vector, episode.cold),
+        dict(sorted(votes.items())),
+        documents,
+        digest(episode.id),
+    )
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def to_logit(probability: float) -> float:

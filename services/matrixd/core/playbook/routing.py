@@ -11,7 +11,6 @@ others make of them must put what those praised higher, for certain. Otherwise n
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +42,7 @@ ROUNDS, LAST_ROUNDS = 1, 3
 SURE, HELPED = 2.5, 1.0
 DEPTH = 10
 # Part of the recorded queries that are held to be unlike the others.
-UNUSUAL = 0.05
+UNUSUAL = 0.02
 # The last digits of what is learnt, which may differ by the order of sums, are cut off.
 DIGITS = 6
 
@@ -123,23 +122,32 @@ def make_lesson(note: Note, trust: Trust) -> Lesson | None:
     """What a note teaches; None when nothing of its list was rated."""
     if not note.votes:
         return None
+    worth = (trust.positive, trust.negative)
+    hints = note.hints.get(worth)
+    if hints is None:
+        hints = note.hints[worth] = _weigh_corpora(note, trust)
+    return Lesson(note, hints, note.believe(trust))
+
+
+def _weigh_corpora(note: Note, trust: Trust) -> dict[str, float]:
     best: dict[str, float] = {}
-    for (corpus, _), p0 in zip(note.episode.cold.refs, note.episode.cold.p0, strict=True):
-        best.setdefault(corpus, to_logit(float(p0)))
+    for (corpus, _), p0 in zip(note.episode.cold.refs, note.episode.cold.p0.tolist(), strict=True):
+        if corpus not in best:
+            best[corpus] = to_logit(p0)
     hints = dict.fromkeys(best, 0.0)
     for ref, (vote, logit) in note.votes.items():
         worth = trust.positive if vote > 0 else -trust.negative
         # Where the answer is in its corpus, the best document there is it as likely as not.
         right = 1 / (1 + math.exp(best[ref[0]] - logit))
         hints[ref[0]] += math.log(right * math.exp(worth) + 1 - right)
-    return Lesson(note, hints, note.believe(trust))
+    return hints
 
 
 def choose_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
     """Those that are learnt from: as many of each corpus, whichever came first."""
     groups: dict[str, list[tuple[str, Lesson]]] = {}
     for lesson in lessons:
-        groups.setdefault(lesson.corpus, []).append((_digest(lesson.note.episode.id), lesson))
+        groups.setdefault(lesson.corpus, []).append((lesson.note.digest, lesson))
     if len(lessons) < FEWEST:
         return []
     most = min(EACH, ALL // max(1, len(groups)))
@@ -307,8 +315,8 @@ def _fold_needs(lessons: Sequence[Lesson]) -> NDArray[np.intp]:
         for ref in lesson.believed:
             one, other = find(holders.setdefault(ref, at)), find(at)
             label[max(one, other)] = min(one, other)
-    names = [lessons[find(at)].note.episode.id for at in range(len(lessons))]
-    return np.array([int(_digest(name)[:8], 16) % FOLDS for name in names])
+    names = [lessons[find(at)].note.digest for at in range(len(lessons))]
+    return np.array([int(name[:8], 16) % FOLDS for name in names])
 
 
 def _bound(values: Floats, errors: float) -> float:
@@ -326,7 +334,3 @@ def _expect(odds: Floats, hints: Floats) -> Floats:
 
 def _describe(query: str, vector: Floats) -> Floats:
     return np.concatenate([vector, FORM * describe_form(query), [ONE]])
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
