@@ -84,7 +84,7 @@ def check_all(
     checks += _check_counts(outcomes)
     checks += _check_drift(arms)
     if latency_ms is not None:
-        checks.append(_at_most("latency added at 10,000 notes, p95 ms", latency_ms, LATENCY_MS))
+        checks.append(at_most("latency added at 10,000 notes, p95 ms", latency_ms, LATENCY_MS))
     checks.append(_check_cold(outcomes))
     return checks
 
@@ -97,13 +97,13 @@ def _check_cold(outcomes: Sequence[Outcome]) -> Check:
     best = max(means, key=lambda arm: means[arm])
     note = ", ".join(f"{arm} {mean:.3f}" for arm, mean in means.items())
     behind = means[best] - means[COLD_ARMS[0]]
-    return _at_most("cold: behind the strongest cold arm", behind, COLD_SLACK, note)
+    return at_most("cold: behind the strongest cold arm", behind, COLD_SLACK, note)
 
 
 def _check_exact(judged: JudgedSet, exact: Comparison) -> Check:
     wanted = EXACT_SINGLE if judged.answers < SINGLE else EXACT_MANY
     kind = "single" if judged.answers < SINGLE else "many"
-    return _at_least(f"exact repeat: headroom captured ({kind}-answer set)", exact.headroom, wanted)
+    return at_least(f"exact repeat: headroom captured ({kind}-answer set)", exact.headroom, wanted)
 
 
 def _check_paraphrases(
@@ -116,13 +116,13 @@ def _check_paraphrases(
     if not wanted and len(judged.corpora) > 1:
         wanted = SIMILAR_CORPORA
     name = f"paraphrases after {after}"
-    checks.append(_at_least(f"{name}: headroom captured", found.headroom, wanted))
+    checks.append(at_least(f"{name}: headroom captured", found.headroom, wanted))
     adjusted = correct_by_holm({str(size): arms[f"paraphrase {size}"].p for size in sizes})
     if found.topics >= ENOUGH_TOPICS:
-        checks.append(_at_most(f"{name}: p (Holm)", adjusted[str(after)], SIGNIFICANT))
+        checks.append(at_most(f"{name}: p (Holm)", adjusted[str(after)], SIGNIFICANT))
     ratio = found.losses / found.wins if found.wins else float(found.losses)
     note = f"{found.wins} wins, {found.losses} losses"
-    checks.append(_at_most(f"{name}: losses/wins", ratio, LOSSES_PER_WIN, note))
+    checks.append(at_most(f"{name}: losses/wins", ratio, LOSSES_PER_WIN, note))
     for one, other in pairwise(sizes):
         checks.append(_check_learning(one, other, arms))
     return checks
@@ -136,7 +136,7 @@ def _check_learning(one: int, other: int, arms: Mapping[str, Comparison]) -> Che
         # One topic among so few moves the mean by more: by how much did it fall for sure?
         note = f"{change:+.4f}; for certain, with {more.topics} topics"
         change = min(0.0, more.high - fewer.low)
-    return _at_least(f"learning from {one} to {other}", change, -SLACK, note)
+    return at_least(f"learning from {one} to {other}", change, -SLACK, note)
 
 
 def _check_harm(arms: Mapping[str, Comparison]) -> list[Check]:
@@ -149,7 +149,7 @@ def _check_harm(arms: Mapping[str, Comparison]) -> list[Check]:
             # So few topics move by more than that through chance alone: by how much for sure?
             change = max(0.0, found.low, -found.high)
             note += f"; for certain, with {found.topics} topics"
-        checks.append(_at_most(f"{arm}: change", change, PLACEBO, note))
+        checks.append(at_most(f"{arm}: change", change, PLACEBO, note))
     for arm, found in sorted(arms.items()):
         if not arm.startswith("poison ") or not found.queries:
             continue
@@ -158,22 +158,22 @@ def _check_harm(arms: Mapping[str, Comparison]) -> list[Check]:
             checks.append(_check_unharmed(arm, found, ""))
             continue
         turns = int(rest.split()[1])
-        checks.append(_at_least(f"{arm}: no loss", found.delta, -SLACK))
+        checks.append(at_least(f"{arm}: no loss", found.delta, -SLACK))
         clean = arms.get(f"paraphrase {turns}")
         is_lift = clean is not None and clean.delta > 0 and clean.p <= SIGNIFICANT
         if rate == "0.2" and clean is not None and is_lift and turns >= 2:
             kept = KEPT_AT_EIGHT if turns >= 8 else KEPT_AT_TWO
             checks.append(
-                _at_least(f"{arm}: part of the clean lift", found.delta / clean.delta, kept)
+                at_least(f"{arm}: part of the clean lift", found.delta / clean.delta, kept)
             )
     return checks
 
 
 def _check_unharmed(arm: str, found: Comparison, note: str) -> Check:
     if found.topics >= ENOUGH_TOPICS:
-        return _at_least(f"{arm}: lower bound", found.low, UNSEEN_LOW, note)
+        return at_least(f"{arm}: lower bound", found.low, UNSEEN_LOW, note)
     told = f"the mean: {found.topics} topics are too few for its bound ({found.low:+.4f})"
-    return _at_least(f"{arm}: change", found.delta, UNSEEN_LOW, note or told)
+    return at_least(f"{arm}: change", found.delta, UNSEEN_LOW, note or told)
 
 
 def _check_counts(outcomes: Sequence[Outcome]) -> list[Check]:
@@ -181,12 +181,12 @@ def _check_counts(outcomes: Sequence[Outcome]) -> list[Check]:
     changed, asked = total(outcomes, "far changed"), total(outcomes, "far")
     if changed is not None and asked:
         note = f"{changed:.0f} of {asked:.0f}"
-        checks.append(_at_most("far-off: top tens that changed", changed / asked, FAR_SHARE, note))
+        checks.append(at_most("far-off: top tens that changed", changed / asked, FAR_SHARE, note))
     seen, among = total(outcomes, "bribe seen"), total(outcomes, "bribe asked")
     if seen is not None and among:
         note = f"{seen:.0f} of {among:.0f}"
         share = seen / among
-        checks.append(_at_most("poison, targeted: unrelated top tens", share, BRIBE_SHARE, note))
+        checks.append(at_most("poison, targeted: unrelated top tens", share, BRIBE_SHARE, note))
     for name, told in (
         ("retired differ", "retire-all: answers that differ from cold"),
         ("recovery differ", "recovery: answers that differ from never poisoned"),
@@ -194,7 +194,7 @@ def _check_counts(outcomes: Sequence[Outcome]) -> list[Check]:
     ):
         found = total(outcomes, name)
         if found is not None:
-            checks.append(_at_most(told, found, 0))
+            checks.append(at_most(told, found, 0))
     return checks
 
 
@@ -204,16 +204,18 @@ def _check_drift(arms: Mapping[str, Comparison]) -> list[Check]:
         return []
     note = f"nDCG@10 {last.after:.3f} of {before.after:.3f}"
     share = last.after / before.after
-    return [_at_least("drift: back after three judged runs", share, RELEARNT, note)]
+    return [at_least("drift: back after three judged runs", share, RELEARNT, note)]
 
 
-def _at_least(name: str, value: float, wanted: float, note: str = "") -> Check:
+def at_least(name: str, value: float, wanted: float, note: str = "") -> Check:
+    """A check that passes when the value reaches what is wanted."""
     passed = value >= wanted
     missed = "" if passed else f"{wanted - value:.4f}"
     return Check(name, f"≥ {wanted:.3f}", f"{value:.4f}", passed, missed, note)
 
 
-def _at_most(name: str, value: float, wanted: float, note: str = "") -> Check:
+def at_most(name: str, value: float, wanted: float, note: str = "") -> Check:
+    """A check that passes when the value stays within what is wanted."""
     passed = value <= wanted
     missed = "" if passed else f"{value - wanted:.4f}"
     return Check(name, f"≤ {wanted:.3f}", f"{value:.4f}", passed, missed, note)

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -25,12 +25,23 @@ from scripts.lift.edge import Edge, EdgeError
 from scripts.lift.far import list_far_queries
 from scripts.lift.judged import JudgedSet, JudgedSetError, load_set
 from scripts.lift.latency import time_playbook
+from scripts.lift.measures import Comparison
+from scripts.lift.merging import (
+    RECORDED,
+    RUNS,
+    Means,
+    Merging,
+    average_seeds,
+    check_merging,
+    plan_merging,
+)
 from scripts.lift.planning import Plan, make_plan
 from scripts.lift.report import describe_run, render_html
 from scripts.lift.staffing import build_staffing_set
 from scripts.lift.trial import Outcome, Trial
 from scripts.private_fleet import PrivateFleet
 
+Each = TypeVar("Each")
 ROOT = Path(__file__).resolve().parents[2]
 REPORTS = ROOT / "reports" / "reality-tests"
 # Parameters were looked for with the first two seeds; the report is on the other three.
@@ -55,6 +66,7 @@ class Options:
     far: int
     queries: Path | None = None
     judge: str = TIER
+    merging: bool = False
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,9 +102,18 @@ def run_gate(
     far = list(judged.far) or list_far_queries()
     far = far[: options.far or None]
     # Before anything is started: a set that is too small is told at once.
-    plans = _make_plans(judged, options) if not plain else []
+    plans = _make_plans(judged, options) if not plain and not options.merging else []
+    gap = judged.demands.get("oracle_gap") if len(judged.corpora) > 1 and not plain else None
+    if options.merging and gap is None:
+        raise JudgedSetError(
+            "--merging needs a set of several corpora whose set.json has an oracle_gap."
+        )
+    merged: list[dict[str, Means]] = []
     trust: Trust | None = None
     outcomes: list[Outcome] = []
+    baselines: dict[str, dict[str, Comparison]] = {}
+    latency: dict[str, float] = {}
+    trial: Trial | None = None
     with _open_fleet(options) as fleet:
         address, token, restart = _find_gateway(fleet, options)
         edge = Edge(address, token, f"lift-{secrets.token_hex(4)}")
@@ -121,31 +142,38 @@ def run_gate(
                     full=full,
                 )
                 outcomes.append(trial.run())
-            say("baselines and latency")
-            baselines = compare_baselines(trial, min(2, plans[-1].sizes[-1]))
-            latency = time_playbook(trial) if full else {}
+            for seed in options.seeds if gap is not None and full else ():
+                say(f"seed {seed}: merged corpora")
+                merging = Merging(edge, judged, plan_merging(judged, seed), seed)
+                merged.append(merging.run(far if not merged else ()))
+            if trial is not None:
+                say("baselines and latency")
+                baselines = compare_baselines(trial, min(2, plans[-1].sizes[-1]))
+                latency = time_playbook(trial) if full else {}
         finally:
             _clear(edge, owned=fleet is not None)
             edge.close()
-    reported = _choose_reported(options.seeds, outcomes)
+    reported = _choose_reported(options.seeds, outcomes) if outcomes else []
     arms = compare_arms(reported)
-    checks = check_all(judged, reported, arms, latency.get("p95_ms"))
+    checks = check_all(judged, reported, arms, latency.get("p95_ms")) if outcomes else []
     added = [each for outcome in outcomes for each in outcome.added_ms]
     if added:
         latency["through the gateway, mean added ms"] = sum(added) / len(added)
     facts: dict[str, Any] = {
         "tuned_on": [seed for seed in options.seeds if seed in TUNED_ON],
-        "reported_seeds": [
-            s for s, o in zip(options.seeds, outcomes, strict=True) if o in reported
-        ],
-        "topics_recorded": len(plans[0].recorded),
-        "sizes": list(plans[0].sizes),
+        "reported_seeds": [s for s in options.seeds if s not in TUNED_ON] or list(options.seeds),
+        "topics_recorded": len(plans[0].recorded) if plans else RECORDED * len(judged.corpora),
+        "sizes": list(plans[0].sizes) if plans else list(range(1, RUNS + 1)),
         "fast": options.fast,
         "elapsed_s": time.monotonic() - begun,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     if trust is not None:
         facts["judge"] = {**asdict(trust), "coverage": trust.coverage}
+    if merged and gap is not None:
+        means = average_seeds(_choose_reported(options.seeds, merged))
+        facts["merged"] = means
+        checks += check_merging(means, gap)
     record = describe_run(judged, options.seeds, reported, arms, checks, baselines, latency, facts)
     return judged, record, checks
 
@@ -201,6 +229,9 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
     parser.add_argument("--gateway", help="an address; otherwise a fleet of its own is started")
     parser.add_argument("--topics", type=int, help="topics recorded per seed (60; --fast: 16)")
     parser.add_argument("--far", type=int, help="far-off queries (all; --fast: 24)")
+    parser.add_argument(
+        "--merging", action="store_true", help="only how corpora of different content are merged"
+    )
     found = parser.parse_args(arguments)
     try:
         default = (3,) if found.fast else SEEDS
@@ -221,6 +252,7 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
         far,
         found.queries,
         found.judge,
+        found.merging,
     )
 
 
@@ -259,7 +291,7 @@ def _restart_and_wait(restart: Callable[[], object], edge: Edge) -> Callable[[],
     return run
 
 
-def _choose_reported(seeds: Sequence[int], outcomes: Sequence[Outcome]) -> list[Outcome]:
+def _choose_reported(seeds: Sequence[int], outcomes: Sequence[Each]) -> list[Each]:
     fresh = [o for s, o in zip(seeds, outcomes, strict=True) if s not in TUNED_ON]
     return fresh or list(outcomes)
 

@@ -3,12 +3,14 @@
     python -m scripts.lift.convert esco OCCUPATIONS.csv OUT [--split]
     python -m scripts.lift.convert stackfaq FAQ.json OUT [--far CLINC.json] [--split]
     python -m scripts.lift.convert clinc CLINC.json OUT
+    python -m scripts.lift.convert merge FOLDER,FOLDER,… OUT
 
 ESCO: a document is an occupation's description, without its titles; a query is an alternative
 title that no other occupation has. StackFAQ: a document is an answer; a query a rephrasing of
 its question. CLINC: a document is what ten requests of one intent look like; queries are the
 test requests. With --split the documents are several similar corpora: major groups of ISCO, or
-the products that the questions are about. --far takes CLINC's out-of-scope requests.
+the products that the questions are about. --far takes CLINC's out-of-scope requests. `merge`
+puts judged folders together, each as corpora of its own; `staffing` stands for the built-in set.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ import json
 import re
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.lift.judged import JudgedSetError
+from scripts.lift.judged import JudgedSet, JudgedSetError, load_set
+from scripts.lift.staffing import build_staffing_set
 
 MAJOR_GROUPS = {
     "0": "armed forces",
@@ -47,6 +51,7 @@ OTHER = "web"
 # What the gate asks of each set beyond the general thresholds.
 ESCO_HEADROOM, STACKFAQ_HEADROOM = 0.35, 0.50
 SHOWN_REQUESTS = 10
+ORACLE_GAP = 0.01
 Record = dict[str, Any]
 
 
@@ -127,6 +132,28 @@ def convert_clinc(source: Path, out: Path) -> int:
     return len(queries)
 
 
+def merge_sets(sources: Sequence[JudgedSet], out: Path) -> int:
+    """Several judged sets as one of several corpora; gives how many queries."""
+    documents: list[Record] = []
+    queries: list[Record] = []
+    relevant: list[tuple[str, str]] = []
+    for judged in sources:
+        name = judged.name
+        for each in judged.documents:
+            corpus = name if len(judged.corpora) == 1 else f"{name} {each.corpus}"
+            documents.append({"_id": f"{name} {each.id}", "text": each.text, "corpus": corpus})
+        for query in judged.queries:
+            found = judged.relevant.get(query.id, {})
+            relevant.extend((f"{name} {query.id}", f"{name} {document}") for document in found)
+            queries.append(
+                {"_id": f"{name} {query.id}", "text": query.text, "topic": f"{name} {query.topic}"}
+            )
+    _write(out, "merged", documents, queries, relevant, [], None)
+    demands = {"name": "merged", "oracle_gap": ORACLE_GAP}
+    (out / "set.json").write_text(json.dumps(demands) + "\n", "utf-8")
+    return len(queries)
+
+
 def _split_labels(text: str) -> list[str]:
     return sorted({line.strip().lower() for line in text.split("\n") if line.strip()})
 
@@ -178,7 +205,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("esco", "stackfaq", "clinc"))
+    parser.add_argument("kind", choices=("esco", "stackfaq", "clinc", "merge"))
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", action="store_true", help="several similar corpora")
@@ -189,8 +216,12 @@ def main() -> int:
             count = convert_esco(found.source, found.out, split=found.split)
         elif found.kind == "stackfaq":
             count = convert_stackfaq(found.source, found.out, far=found.far, split=found.split)
-        else:
+        elif found.kind == "clinc":
             count = convert_clinc(found.source, found.out)
+        else:
+            names = str(found.source).split(",")
+            sets = [build_staffing_set() if n == "staffing" else load_set(Path(n)) for n in names]
+            count = merge_sets(sets, found.out)
     except (JudgedSetError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

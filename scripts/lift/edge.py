@@ -144,12 +144,15 @@ class Edge:
         playbook: bool,
         k: int = 10,
         explain: bool = False,
+        corpora: Sequence[str] | None = None,
         tuning: Mapping[str, Any] | None = None,
     ) -> list[Found]:
         """Several searches, a few at once, in the order of the queries."""
 
         def search(query: str) -> Found:
-            return self.search(query, playbook=playbook, k=k, explain=explain, tuning=tuning)
+            return self.search(
+                query, playbook=playbook, k=k, explain=explain, corpora=corpora, tuning=tuning
+            )
 
         return self.map(search, queries)
 

@@ -4,8 +4,9 @@ A folder in BEIR's layout: `corpus.jsonl` ({_id, text, title?, corpus?}), `queri
 ({_id, text, topic?}), `qrels.tsv` or `qrels/test.tsv` (query-id, corpus-id, score, tabs, with
 or without a header). Queries that share a topic are paraphrases of one need; `corpus` splits
 the documents. Two files may be added: `far.txt`, queries that no document answers, one a line,
-and `set.json` ({"name", "paraphrase_headroom"}), what is asked of the set beyond the general
-thresholds.
+and `set.json` ({"name", "paraphrase_headroom", "oracle_gap"}), what is asked of the set beyond
+the general thresholds; `oracle_gap` is how far corpora of different content, merged, may be
+behind a search that knows which one answers.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import Any
 
 # Largest number of problems that one message tells.
 TOLD = 5
+# What a set may demand beyond the general thresholds.
+DEMANDS = ("paraphrase_headroom", "oracle_gap")
 # Gains under this mean answers that are judged, and judged wrong.
 RELEVANT = 0
 
@@ -134,12 +137,11 @@ def _read_demands(folder: Path) -> tuple[dict[str, float], str]:
         return {}, ""
     try:
         record = json.loads(path.read_text("utf-8"))
-        wanted = record.get("paraphrase_headroom")
-        demands = {} if wanted is None else {"paraphrase_headroom": float(wanted)}
+        demands = {name: float(record[name]) for name in DEMANDS if record.get(name) is not None}
         return demands, str(record.get("name", ""))
     except (ValueError, TypeError, AttributeError) as error:
         raise JudgedSetError(
-            f"{path}: not an object with name and paraphrase_headroom ({error})."
+            f"{path}: not an object with name, paraphrase_headroom, oracle_gap ({error})."
         ) from error
 
 

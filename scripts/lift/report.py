@@ -135,6 +135,51 @@ def render_html(record: Mapping[str, Any]) -> str:
                 for c in record["checks"]
             ],
         ),
+    ]
+    if run.get("merged"):
+        parts += _render_merged(run["merged"])
+    if record["arms"]:
+        parts += _render_arms(record)
+    if judged["remarks"]:
+        parts.append("<h2>Remarks on the set</h2>")
+        parts.extend(f"<p>{escape(remark)}</p>" for remark in judged["remarks"])
+    return draw_page(f"playbook_lift: {judged['name']}", parts)
+
+
+def _curve(arms: Mapping[str, Any], prefix: str) -> list[tuple[float, float, float, float]]:
+    found = [
+        (float(arm.removeprefix(prefix)), each["delta"], each["low"], each["high"])
+        for arm, each in arms.items()
+        if arm.startswith(prefix) and each["queries"]
+    ]
+    return sorted(found)
+
+
+def _render_merged(merged: Mapping[str, Mapping[str, float]]) -> list[str]:
+    columns = list(next(iter(merged.values())))
+    return [
+        "<h2>Corpora of different content, merged</h2>",
+        "<p>nDCG@10 of queries that each corpus answers. Cold is without playbook, oracle "
+        "searches only the corpus that answers, learned is after so many judged runs.</p>",
+        draw_table(
+            ["arm", *columns],
+            [
+                [escape(arm), *(f"{found[column]:.3f}" for column in columns)]
+                for arm, found in merged.items()
+                if columns[-1] in found
+            ],
+        ),
+        *(
+            f"<p>Far-off queries whose top ten changed: {found['changed']:.0f} of "
+            f"{found['asked']:.0f}.</p>"
+            for arm, found in merged.items()
+            if arm == "far-off"
+        ),
+    ]
+
+
+def _render_arms(record: Mapping[str, Any]) -> list[str]:
+    return [
         "<h2>As the playbook grows</h2>",
         "<p>Change of nDCG@10 against the same searches without playbook, with 95 % intervals "
         "over topics.</p>",
@@ -196,10 +241,6 @@ def render_html(record: Mapping[str, Any]) -> str:
             ],
         ),
     ]
-    if judged["remarks"]:
-        parts.append("<h2>Remarks on the set</h2>")
-        parts.extend(f"<p>{escape(remark)}</p>" for remark in judged["remarks"])
-    return draw_page(f"playbook_lift: {judged['name']}", parts)
 
 
 def draw_mark(value: object, *, passed: bool) -> str:
@@ -215,15 +256,6 @@ def draw_page(title: str, parts: Sequence[str]) -> str:
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
         f"<body>{''.join(parts)}</body></html>\n"
     )
-
-
-def _curve(arms: Mapping[str, Any], prefix: str) -> list[tuple[float, float, float, float]]:
-    found = [
-        (float(arm.removeprefix(prefix)), each["delta"], each["low"], each["high"])
-        for arm, each in arms.items()
-        if arm.startswith(prefix) and each["queries"]
-    ]
-    return sorted(found)
 
 
 def _arm_row(arm: str, found: Mapping[str, Any]) -> list[str]:

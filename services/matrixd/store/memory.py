@@ -41,6 +41,7 @@ class Told:
     activated: bool
     notes: list[NoteUsed]
     moves: dict[Ref, list[dict[str, Any]]]
+    routing: dict[str, float]
 
 
 class Memory:
@@ -204,7 +205,7 @@ class Memory:
             await asyncio.sleep(_WARM_AFTER_S)
             self._stale = False
             for playbook in list(self._playbooks.values()):
-                await self._pool.run(lambda playbook=playbook: playbook.strictness)
+                await self._pool.run(playbook.settle)
 
     def _take(self, seq: int, payload: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
         entry = Entry(
@@ -281,7 +282,7 @@ class Memory:
             ref: [{"episode_id": one.episode_id, "delta": float(one.delta)} for one in found]
             for ref, found in done.contributions.items()
         }
-        return Told(done.refs, done.scores, done.activated, notes, moves)
+        return Told(done.refs, done.scores, done.activated, notes, moves, dict(done.routing))
 
     async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
         """What was derived of each episode in force, by id, and of each source of ratings."""

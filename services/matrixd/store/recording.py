@@ -36,8 +36,9 @@ from shared.wire.matrixd_playbook import (
     RetireRequest,
 )
 
-# How much of the query's cold list is kept with an episode.
+# How much of the query's cold list is kept with an episode, and of each corpus at least.
 COLD_KEPT = 50
+EACH_KEPT = 10
 Ref = tuple[str, str]
 
 
@@ -131,7 +132,7 @@ class Recorder:
                 seq=0,
                 query=request.query,
                 vector=ranking.to_unit(gathered.vectors[model]),
-                cold=ranking.rank(parts).head(COLD_KEPT),
+                cold=ranking.rank(parts).keep(COLD_KEPT, EACH_KEPT),
                 ratings=tuple(
                     core.Rating(one.corpus, one.id, float(one.rating))
                     for one in ratings

@@ -58,12 +58,14 @@ class Searcher:
         lists: list[tuple[Sequence[Ref], Sequence[float]]] = []
         colds: list[Any] = []
         moves: list[dict[Ref, list[dict[str, Any]]]] = []
+        routings: list[dict[str, float]] = []
         notes: list[NoteUsed] = []
         activated = False
         for model, asked in gathered.asked.items():
             parts = to_parts(asked, ranking.Part)
             cold = ranking.rank(parts)
             refs, scores, moved = cold.refs, cold.p0, {}
+            routing: dict[str, float] = {}
             if request.use_playbook:
                 begun = time.perf_counter()
                 told = self._memory.rerank(
@@ -76,11 +78,13 @@ class Searcher:
                 self._figures.rerank_seconds.observe(time.perf_counter() - begun)
                 if told is not None:
                     refs, scores, moved = told.refs, told.scores, told.moves
+                    routing = told.routing
                     activated = activated or told.activated
                     notes += told.notes
             lists.append((refs, scores))
             colds.append(cold)
             moves.append(moved)
+            routings.append(routing)
         if activated:
             self._figures.activations.inc()
         merged = ranking.merge(lists, request.k)
@@ -90,6 +94,8 @@ class Searcher:
             explain = None
             if request.explain:
                 explain = _explain(colds[number], ref, moves[number].get(ref, []))
+                if routings[number]:
+                    explain["routing"] = routings[number][ref[0]]
             hits.append(_show(shown[ref], ref, score, rank, explain))
         counts: dict[str, int] = {}
         for hit in hits:

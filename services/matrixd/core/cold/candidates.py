@@ -48,3 +48,15 @@ class ColdList:
     def head(self, count: int) -> ColdList:
         """The first `count`."""
         return ColdList(self.refs[:count], self.p0[:count], self.cosine[:count], self.bm25[:count])
+
+    def keep(self, count: int, each: int) -> ColdList:
+        """The first `count`, and of every corpus its first `each`."""
+        times: dict[str, int] = {}
+        kept: list[int] = []
+        for at, (corpus, _) in enumerate(self.refs):
+            times[corpus] = times.get(corpus, 0) + 1
+            if at < count or times[corpus] <= each:
+                kept.append(at)
+        return ColdList(
+            tuple(self.refs[at] for at in kept), self.p0[kept], self.cosine[kept], self.bm25[kept]
+        )

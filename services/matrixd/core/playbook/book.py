@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from bisect import insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,19 +12,26 @@ import numpy as np
 from services.matrixd.core.cold import ColdList, Floats, Ref
 from services.matrixd.core.playbook.episodes import Episode, Vector
 from services.matrixd.core.playbook.fusion import mix_scores, order_scores
-from services.matrixd.core.playbook.identity import Considered, Near, consider
+from services.matrixd.core.playbook.identity import Near, consider
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
 from services.matrixd.core.playbook.needs import COMMON
 from services.matrixd.core.playbook.notes import Note, make_note, make_profile
+from services.matrixd.core.playbook.routing import (
+    Lesson,
+    Router,
+    choose_lessons,
+    learn_routing,
+    make_lesson,
+    shift_corpora,
+)
 from services.matrixd.core.playbook.strictness import (
     SAMPLE,
     choose_strictness,
     measure_losses,
 )
+from services.matrixd.core.playbook.telling import explain_changes, tell_uses
 from services.matrixd.core.playbook.trust import Tally, Trust, estimate_trust
 from services.matrixd.core.playbook.views import (
-    Contribution,
-    NoteUse,
     NoteView,
     Reranked,
     SourceView,
@@ -48,8 +54,11 @@ class Playbook:
     nor on any that were retired. `seq` only tells which of two that conflict is newer.
     """
 
-    def __init__(self, state: _State, memo: Mapping[str, _Masked]) -> None:
+    def __init__(
+        self, state: _State, memo: Mapping[str, _Masked], routed: _Routed | None = None
+    ) -> None:
         self._state = state
+        self._routed = routed
         self._notes = state.notes
         self._index = state.index
         self._trusts = state.trusts
@@ -75,6 +84,15 @@ class Playbook:
             self._strictness = choose_strictness(self._measure_sample())
         return self._strictness
 
+    @property
+    def router(self) -> Router:
+        """Which corpus answers what; worked out at the first call."""
+        return self._route().router
+
+    def settle(self) -> None:
+        """Works out what searches need of all notes together."""
+        _ = self.strictness, self.router
+
     def record(self, episode: Episode) -> Playbook:
         """With one more episode; itself when it is there already."""
         if episode.id in self._state.ids:
@@ -82,13 +100,13 @@ class Playbook:
         note = make_note(episode)
         last = self._notes[-1].episode if self._notes else None
         if last is not None and (episode.seq, episode.id) < (last.seq, last.id):
-            return Playbook(_State.of_notes([*self._notes, note]), {})
+            return Playbook(_State.of_notes([*self._notes, note]), {}, self._routed)
         grown = self._state.add(note)
         if _weights(grown.trusts) != _weights(self._trusts):
-            return Playbook(grown, {})
+            return Playbook(grown, {}, self._routed)
         vector = note.profile.vector
         kept = {key: each for key, each in self._memo.items() if each.is_beyond(vector)}
-        return Playbook(grown, kept)
+        return Playbook(grown, kept, self._routed)
 
     def retire(self, ids: Collection[str]) -> Playbook:
         """Without these episodes, as if they had never been."""
@@ -96,7 +114,7 @@ class Playbook:
         if not gone:
             return self
         kept = [note for note in self._notes if note.episode.id not in gone]
-        return Playbook(_State.of_notes(kept), {})
+        return Playbook(_State.of_notes(kept), {}, self._routed)
 
     def is_near(self, vector: Vector) -> bool:
         """Whether `rerank` could say anything at all: there are notes of that model."""
@@ -120,32 +138,32 @@ class Playbook:
             vectors: of the first candidates, if at hand.
             explain: whether to tell each note's contribution to each document.
         """
-        unchanged = Reranked(cold.refs, cold.p0, False)
+        if not cold.refs or not self.is_near(vector):
+            return Reranked(cold.refs, cold.p0, False)
         places_near, cosines = self._index.nearest(np.asarray(vector, np.float32))
-        if not places_near or not cold.refs:
-            return unchanged
-        near = self._gather(places_near, cosines)
         profile = make_profile(np.asarray(vector, np.float64), cold)
+        routing = self.router.shift(query, profile.vector, cold)
+        routed = shift_corpora(cold, routing) if routing else cold
+        near = self._gather(places_near, cosines)
         considered = consider(profile, near, self._usual)
         probabilities = considered.weigh(self.strictness)
-        if not probabilities.any():
-            return unchanged
-        places = {ref: at for at, ref in enumerate(cold.refs)}
+        places = {ref: at for at, ref in enumerate(routed.refs)}
         clarity = _mean_clarity(near)
         evidence = {
-            number: considered.find_evidence(number, cold)
+            number: considered.find_evidence(number, routed)
             for number in np.flatnonzero(probabilities).tolist()
         }
-        changes = mix_scores(cold.p0, places, evidence, probabilities, clarity)
+        changes = mix_scores(routed.p0, places, evidence, probabilities, clarity)
         if not changes:
-            return unchanged
-        order, scores = order_scores(cold.p0, changes)
+            return Reranked(routed.refs, routed.p0, bool(routing), routing=routing)
+        order, scores = order_scores(routed.p0, changes)
         return Reranked(
-            tuple(cold.refs[at] for at in order),
+            tuple(routed.refs[at] for at in order),
             scores,
             True,
-            _tell_uses(near, considered, probabilities, [number for number, _ in changes]),
-            _explain(near, considered, changes, cold.refs) if explain else {},
+            tell_uses(near, considered, probabilities, [number for number, _ in changes]),
+            explain_changes(near, considered, changes, routed.refs) if explain else {},
+            routing,
         )
 
     def notes(self) -> list[NoteView]:
@@ -192,9 +210,25 @@ class Playbook:
         notes = [self._notes[at] for at in places]
         return Near(notes, [self._trusts[note.episode.source] for note in notes], cosines)
 
+    def _route(self) -> _Routed:
+        if self._routed is None or self._routed.state is not self._state:
+            lessons = [
+                lesson
+                for note in self._notes
+                if (lesson := make_lesson(note, self._trusts[note.episode.source])) is not None
+            ]
+            chosen = choose_lessons(lessons)
+            told = [_tell_lesson(lesson) for lesson in chosen]
+            # What was learnt of the very same notes, equally believed, is known.
+            if self._routed is None or self._routed.told != told:
+                self._routed = _Routed(self._state, told, learn_routing(chosen))
+            else:
+                self._routed = _Routed(self._state, told, self._routed.router)
+        return self._routed
+
     def _measure_sample(self) -> list[tuple[Floats, float]]:
         telling = sorted(
-            (_digest(note.episode.id), at)
+            (note.digest, at)
             for at, note in enumerate(self._notes)
             if note.believe(self._trusts[note.episode.source])
         )[:SAMPLE]
@@ -245,6 +279,15 @@ class _Masked:
     def is_beyond(self, vector: Floats) -> bool:
         """Whether a new note with this vector is too far away to change anything."""
         return float(self._vector @ vector) < self._reach - REACH_MARGIN
+
+
+@dataclass(frozen=True, slots=True)
+class _Routed:
+    """A router, what it was learnt from, and for which notes that was chosen."""
+
+    state: _State
+    told: list[tuple[str, tuple[tuple[str, float], ...]]]
+    router: Router
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,57 +347,9 @@ def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:
     }
 
 
+def _tell_lesson(lesson: Lesson) -> tuple[str, tuple[tuple[str, float], ...]]:
+    return lesson.note.episode.id, tuple(sorted(lesson.hints.items()))
+
+
 def _mean_clarity(near: Near) -> float:
     return sum(trust.clarity for trust in near.trusts) / max(1, len(near.trusts))
-
-
-def _tell_uses(
-    near: Near, considered: Considered, probabilities: Floats, active: Sequence[int]
-) -> tuple[NoteUse, ...]:
-    uses: list[NoteUse] = []
-    for number in active:
-        for at in considered.needs[number].members:
-            episode = near.notes[at].episode
-            uses.append(
-                NoteUse(
-                    episode.id,
-                    episode.query,
-                    float(near.cosines[at]),
-                    float(probabilities[number]),
-                    number,
-                )
-            )
-    return tuple(sorted(uses, key=lambda use: (-use.probability, -use.similarity, use.episode_id)))
-
-
-def _explain(
-    near: Near,
-    considered: Considered,
-    changes: Sequence[tuple[int, Floats]],
-    refs: Sequence[Ref],
-) -> dict[Ref, list[Contribution]]:
-    told: dict[Ref, list[Contribution]] = {}
-    for number, change in changes:
-        members = considered.needs[number].members
-        for at in np.flatnonzero(change).tolist():
-            worths: list[tuple[str, float]] = []
-            for member in members:
-                note, trust = near.notes[member], near.trusts[member]
-                if refs[at] in note.votes:
-                    vote = note.votes[refs[at]][0]
-                    worth = trust.positive if vote > 0 else -trust.negative
-                    worths.append((note.episode.id, worth))
-            if not worths:
-                # Nobody rated it: it is like what all of them rated.
-                worths = [(near.notes[member].episode.id, 1.0) for member in members]
-            total = sum(worth for _, worth in worths)
-            for identifier, worth in worths:
-                share = worth / total if total else 1 / len(worths)
-                told.setdefault(refs[at], []).append(
-                    Contribution(identifier, float(change[at]) * share)
-                )
-    return told
-
-
-def _digest(identifier: str) -> str:
-    return hashlib.sha256(identifier.encode("utf-8", "surrogatepass")).hexdigest()

@@ -15,6 +15,8 @@ from services.matrixd.core.cold import ColdList, Ref
 from services.matrixd.core.playbook.kindred import Kin, measure_kin
 
 Vector = NDArray[np.float32]
+# Documents of the cold list that are compared with the rated ones.
+COMPARED = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +37,14 @@ class Episode:
         seq: its place in the journal; of evidence that conflicts, the newer counts for more.
         query: the text.
         vector: the query's unit vector.
-        cold: the cold list at that time, some 50 deep, over the corpora that were searched.
+        cold: the cold list at that time, some 50 deep and with the first documents of each
+            corpus that was searched.
         ratings: of documents of that list.
         source: who rated; its accuracy is estimated, never believed.
         run_id: the run it belongs to, if any.
         documents: unit vectors of the documents that were rated above 0.
         kin: cosines of the rated documents (rows, as `rated`) with the cold list's (columns),
-            in parts of 32767; empty where vectors were not at hand.
+            in parts of 32767, 0 for those far down; empty where vectors were not at hand.
     """
 
     id: str
@@ -64,10 +67,15 @@ class Episode:
         """With what the vectors of the candidates tell; the vectors themselves are not kept,
         but for those of documents rated above 0."""
         helped = sorted({(r.corpus, r.id) for r in self.ratings if r.rating > 0})
+        compared = {*self.cold.refs[:COMPARED], *self.rated}
         return replace(
             self,
             documents={ref: vectors[ref] for ref in helped if ref in vectors},
-            kin=measure_kin(self.cold.refs, self.rated, vectors),
+            kin=measure_kin(
+                self.cold.refs,
+                self.rated,
+                {ref: each for ref, each in vectors.items() if ref in compared},
+            ),
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from services.matrixd.core.cold import ColdList, Floats, Ref
 from services.matrixd.core.playbook.episodes import Episode
 from services.matrixd.core.playbook.trust import Trust
 
-# A rating counts only of a document that stood so high in its own query's cold list: what
-# stands elsewhere was not seen among the results.
-SEEN = 20
+# A rating counts only of a document that stood so high in its own query's cold list, or among
+# those of its corpus: what stands elsewhere was not seen among the results.
+SEEN, SEEN_OF_CORPUS = 20, 10
 # Documents whose mean cosine tells how crowded the corpus is around a query.
 CROWD = 10
 # A note holds a document relevant from this probability on.
@@ -53,14 +54,20 @@ class Note:
         profile: its query.
         votes: rated documents that count: +1 or -1, and the logit of their p0.
         documents: unit vectors of those rated above 0, in double precision.
+        digest: of its episode's id, an order that has nothing to do with when it came.
         believed: what `believe` gave, by what a rating above 0 was worth.
+        hints: what it tells of corpora, by what ratings above and below 0 were worth.
     """
 
     episode: Episode
     profile: Profile
     votes: Mapping[Ref, tuple[int, float]]
     documents: Mapping[Ref, Floats]
+    digest: str
     believed: dict[float, frozenset[Ref]] = field(default_factory=dict[float, frozenset[Ref]])
+    hints: dict[tuple[float, float], Mapping[str, float]] = field(
+        default_factory=dict[tuple[float, float], Mapping[str, float]]
+    )
 
     def believe(self, trust: Trust) -> frozenset[Ref]:
         """Documents that it makes likely relevant to its query, given its source's trust."""
@@ -77,7 +84,8 @@ class Note:
 def make_note(episode: Episode) -> Note:
     """The note of an episode; the last rating of a document wins."""
     vector = np.asarray(episode.vector, np.float64)
-    seen = dict(zip(episode.cold.refs[:SEEN], episode.cold.p0[:SEEN].tolist(), strict=False))
+    kept = episode.cold.keep(SEEN, SEEN_OF_CORPUS)
+    seen = dict(zip(kept.refs, kept.p0.tolist(), strict=True))
     votes: dict[Ref, tuple[int, float]] = {}
     for each in episode.ratings:
         ref = (each.corpus, each.id)
@@ -90,7 +98,18 @@ def make_note(episode: Episode) -> Note:
         for ref, vector in sorted(episode.documents.items())
         if votes.get(ref, (0, 0.0))[0] > 0
     }
-    return Note(episode, make_profile(vector, episode.cold), dict(sorted(votes.items())), documents)
+    return Note(
+        episode,
+        make_profile(vector, episode.cold),
+        dict(sorted(votes.items())),
+        documents,
+        digest(episode.id),
+    )
+
+
+def digest(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def to_logit(probability: float) -> float:

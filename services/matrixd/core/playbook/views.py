@@ -34,7 +34,8 @@ class Contribution:
 class Reranked:
     """A cold list after the playbook: the same documents, best first.
 
-    Without activation refs and scores are cold's own.
+    Without activation refs and scores are cold's own. `routing` holds the log odds that each
+    corpus gained or lost, where notes tell which corpus answers such a query.
     """
 
     refs: tuple[Ref, ...]
@@ -44,6 +45,7 @@ class Reranked:
     contributions: Mapping[Ref, list[Contribution]] = field(
         default_factory=dict[Ref, list[Contribution]]
     )
+    routing: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True, slots=True)
