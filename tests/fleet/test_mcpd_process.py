@@ -22,7 +22,8 @@ from scripts.private_fleet import PYTHON, PrivateFleet
 from shared.daemons import ROOT
 from tests.support.mcpd import text_of
 
-pytestmark = pytest.mark.anyio
+# Each test starts interpreters that load the SDK: seconds each where much else runs.
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 TOKEN = "t0ken-of-the-test"
 CSV = "id,name,city,skill\n" + "".join(
