@@ -213,6 +213,8 @@ async def test_named_corpora_are_searched_with_the_question_and_with_the_answer(
         @app.post("/matrix/search")
         async def search(request: Request) -> Any:
             body = await request.json()
+            if body["corpora"] == ["none"]:
+                return Response(b'{"error":{"code":"not_found","message":"no","details":{}}}', 404)
             asked.append(body["query"])
             hits = [
                 {"corpus": "help", "id": str(n), "score": 0.5, "rank": n, "text": text,
@@ -232,6 +234,9 @@ async def test_named_corpora_are_searched_with_the_question_and_with_the_answer(
             # The answer itself proves nothing of itself.
             assert found["offered"] == [f"help/{n}" for n in range(1, 6)]
             assert any("nearest to the answer" in reason for reason in found["reasons"])
+            missing = await client.post(SCORE, json={**CASE, "evidence": [], "corpora": ["none"]})
+            assert missing.status_code == 404
+            assert (await client.get("/observer/letters")).json()["letters"] == []
             asked.clear()
             given = [{"id": "n1", "text": "a mail"}]
             await score(client, corpora=["help"], neighbours=given)

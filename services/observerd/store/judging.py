@@ -29,7 +29,7 @@ from services.observerd.store.letters import Letters
 from services.observerd.store.modes import Call, Mode
 from shared.clients.embedd import EmbeddClient
 from shared.clients.matrixd import MatrixdClient
-from shared.errors import LakehouseError, Timeout, Unavailable
+from shared.errors import Invalid, LakehouseError, NotFound, Timeout, Unavailable
 from shared.pool import BlockingPool
 from shared.wire.matrixd import MatrixSearch
 from shared.wire.observerd import Event
@@ -50,6 +50,14 @@ _AT_ONCE, _QUEUE = 1, 16
 _FOUND, _QUERY_CHARS = 10, 2000
 # Waits before another try of a scoring that failed; a timeout is not tried again.
 _RETRIES_S = (0.1, 0.3)
+
+
+class _Senseless(Exception):
+    """The request itself is at fault, and its caller must hear so."""
+
+    def __init__(self, why: LakehouseError) -> None:
+        super().__init__(why.message)
+        self.why = why
 
 
 class Judging:
@@ -84,6 +92,9 @@ class Judging:
         """The verdict on an answer; never an error once the request makes sense.
 
         What fails is tried again, then kept as a dead letter that the answer names.
+
+        Raises:
+            NotFound, Invalid: the corpora named are none.
         """
         found = await self._judge(request)
         for delay in _RETRIES_S:
@@ -149,6 +160,8 @@ class Judging:
                 found[third] if rest else None,
             )
             return Score(case.run_id, SCORER, "ok", judge_answer(case, near))
+        except _Senseless as error:
+            raise error.why from None
         except Exception as error:
             if not isinstance(error, LakehouseError):
                 logger.exception("Run %s could not be judged", request.run_id)
@@ -173,7 +186,10 @@ class Judging:
 
     async def _search(self, corpora: list[str], query: str, answer: str) -> list[Text]:
         asked = MatrixSearch(query=query[:_QUERY_CHARS], corpora=corpora, k=_FOUND + 4)
-        hits = (await self._matrixd.search(asked)).hits
+        try:
+            hits = (await self._matrixd.search(asked)).hits
+        except (NotFound, Invalid) as error:
+            raise _Senseless(error) from None
         itself = normalise_words(answer)
         return [
             Text(f"{hit.corpus}/{hit.id}", hit.text)
