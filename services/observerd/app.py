@@ -130,7 +130,7 @@ def create_app(
     add_stream_routes(app, streams)
     distilling = Distilling(folder / "audits")
     add_distill_routes(app, distilling)
-    feeding = Feeding(log, peers.matrixd)
+    feeding = Feeding(log, peers.matrixd, letters)
     add_feed_routes(app, feeding)
     return app
 

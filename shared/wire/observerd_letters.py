@@ -9,7 +9,7 @@ from pydantic import Field
 from shared.wire.base import Request, Response
 
 LETTER = r"^[0-9a-f]{24}$"
-LetterKind = Literal["score", "refine"]
+LetterKind = Literal["score", "refine", "feed"]
 
 
 class LetterView(Response):

@@ -27,6 +27,7 @@ from services.observerd.core.distill.words import normalise_words
 from services.observerd.core.events.letters import name_letter
 from services.observerd.store.letters import Letters
 from services.observerd.store.modes import Call, Mode
+from shared import context
 from shared.clients.embedd import EmbeddClient
 from shared.clients.matrixd import MatrixdClient
 from shared.errors import Invalid, LakehouseError, NotFound, Timeout, Unavailable
@@ -186,10 +187,14 @@ class Judging:
 
     async def _search(self, corpora: list[str], query: str, answer: str) -> list[Text]:
         asked = MatrixSearch(query=query[:_QUERY_CHARS], corpora=corpora, k=_FOUND + 4)
+        # Under a name of its own: the judge's searches are none of the run that it judges.
+        outer = context.request_id.set(f"judge-{context.request_id.get()}"[:128])
         try:
             hits = (await self._matrixd.search(asked)).hits
         except (NotFound, Invalid) as error:
             raise _Senseless(error) from None
+        finally:
+            context.request_id.reset(outer)
         itself = normalise_words(answer)
         return [
             Text(f"{hit.corpus}/{hit.id}", hit.text)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from shared.errors import LakehouseError, RateLimited, Timeout, Unavailable, Upstream
 
-Kind = Literal["score", "refine"]
+Kind = Literal["score", "refine", "feed"]
 
 # Letters that may wait, the bytes that they may take, and settled ones that are remembered.
 MOST_LETTERS, MOST_BYTES, MOST_SETTLED = 10_000, 64 * 1024 * 1024, 1000
