@@ -16,6 +16,7 @@ from services.observerd.judging_routes import (
     add_judging_routes,
     add_stream_routes,
 )
+from services.observerd.letter_routes import add_letter_routes
 from services.observerd.refine_routes import add_refine_routes
 from services.observerd.store.distilling import Distilling
 from services.observerd.store.drawing import Drawing
@@ -25,6 +26,7 @@ from services.observerd.store.feeding import Feeding
 from services.observerd.store.figures import Figures
 from services.observerd.store.fleet_modes import Peers
 from services.observerd.store.judging import Judging
+from services.observerd.store.letters import Letters
 from services.observerd.store.modes import FIXTURES, Mode, Modes
 from services.observerd.store.refining import Refiners
 from services.observerd.store.runs import Runs
@@ -83,14 +85,17 @@ def create_app(
             stack.push_async_callback(log.close)
             await log.open()
             stack.push_async_callback(reporter.aclose)
+            # Before the runs, which go on where they were and may need both.
+            stack.push_async_callback(streams.close)
+            await streams.open()
+            stack.push_async_callback(letters.close)
+            await letters.open()
             stack.push_async_callback(runs.close)
             await runs.open()
             stack.push_async_callback(refiners.close)
             await refiners.open()
             stack.push_async_callback(distilling.close)
             await distilling.open()
-            stack.push_async_callback(streams.close)
-            await streams.open()
             yield
 
     async def check_ready() -> dict[str, str]:
@@ -99,6 +104,7 @@ def create_app(
             "refiners": refiners.check(),
             "audits": distilling.check(),
             "streams": streams.check(),
+            "letters": letters.check(),
         }
 
     async def record_own(events: Any) -> None:
@@ -109,25 +115,27 @@ def create_app(
     log = EventLog(folder / "events", config.observerd, figures)
     reporter = Reporter(record_own, figures.unreported.inc)
     peers = Peers(config, transports)
-    judging = Judging(peers.embedd, peers.matrixd)
+    letters = Letters(folder / "letters", figures)
+    judging = Judging(peers.embedd, peers.matrixd, letters, log.record)
     streams = Streams(folder / "streams")
     own = [*judging.modes(), *streams.modes()]
     known = Modes([*FIXTURES, *peers.modes(), *own, *(modes or [])])
     runs = Runs(Surroundings(config.observerd, Steps(folder), known, figures, reporter))
-    add_event_routes(app, log)
+    add_event_routes(app, log, letters)
+    add_letter_routes(app, letters)
     add_workflow_routes(app, runs, known)
-    refiners = Refiners(folder / "refiners", peers.matrixd)
+    refiners = Refiners(folder / "refiners", peers.matrixd, letters)
     add_refine_routes(app, refiners, Drawing(log, refiners, judging))
     add_judging_routes(app, judging)
     add_stream_routes(app, streams)
     distilling = Distilling(folder / "audits")
     add_distill_routes(app, distilling)
-    feeding = Feeding(log, peers.matrixd)
+    feeding = Feeding(log, peers.matrixd, letters)
     add_feed_routes(app, feeding)
     return app
 
 
-def add_event_routes(app: FastAPI, log: EventLog) -> None:
+def add_event_routes(app: FastAPI, log: EventLog, letters: Letters) -> None:
     """What was observed."""
 
     @app.post(EVENTS, tags=["observer"], openapi_extra=EVENT_BODY)
@@ -146,8 +154,8 @@ def add_event_routes(app: FastAPI, log: EventLog) -> None:
 
     @app.get("/observer/stats", tags=["observer"])
     async def get_stats() -> ObserverStats:
-        """Figures over the events in memory: by mode, model, task signature; and of the log."""
-        return log.stats()
+        """Figures over the events in memory: by mode, model, task signature; log, dead letters."""
+        return log.stats().model_copy(update={"letters": letters.figures()})
 
     @app.get("/observer/runs", tags=["observer"])
     async def list_observed(limit: Limit = 100, cursor: Cursor = None) -> ObservedRuns:

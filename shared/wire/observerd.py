@@ -128,6 +128,20 @@ class LogFigures(Response):
     read_only: str | None
 
 
+class LetterFigures(Response):
+    """Dead letters: those that wait and their bytes, all that were kept, settled, given up.
+
+    `refused` counts failures since the start for which there was no room.
+    """
+
+    waiting: int = 0
+    bytes: int = 0
+    kept: int = 0
+    replayed: int = 0
+    discarded: int = 0
+    refused: int = 0
+
+
 class ObserverStats(Response):
     """Figures over the events in the ring, whole and by mode, model and task signature.
 
@@ -145,6 +159,7 @@ class ObserverStats(Response):
     by_task_signature: dict[str, Figures]
     other: dict[str, int]
     log: LogFigures
+    letters: LetterFigures = LetterFigures()
 
 
 class RunStep(Response):

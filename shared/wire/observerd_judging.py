@@ -38,7 +38,8 @@ class Scored(Response):
     """The verdict and its reasons. With any status but ok it is a review without a score.
 
     `offered` are the ids that the scorer was shown, `raw_score` what it gave also where that
-    counts for nothing. An export takes this as it is.
+    counts for nothing. An export takes this as it is. `letter` names the dead letter under
+    which a failed scoring waits for a replay.
     """
 
     run_id: str
@@ -50,6 +51,7 @@ class Scored(Response):
     evidence: list[str]
     offered: list[str]
     raw_score: float | None
+    letter: str | None = None
 
 
 Kind = Literal["numeric", "categorical", "embedding", "ranking"]

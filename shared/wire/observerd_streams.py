@@ -23,8 +23,8 @@ class StreamSpec(Request):
     mean: FiniteFloat | None = None
     reference: list[FiniteFloat] | None = Field(default=None, max_length=200_000)
     reference_size: int | None = Field(default=None, ge=1, le=10**9)
-    lowest: FiniteFloat = 0.0
-    highest: FiniteFloat = 1.0
+    lowest: float = Field(default=0.0, ge=-1e12, le=1e12)
+    highest: float = Field(default=1.0, ge=-1e12, le=1e12)
     run_length: int = Field(default=10_000, ge=2, le=10**9)
     sides: Literal["both", "up", "down"] = "both"
     minimum: int = Field(default=30, ge=1, le=1_000_000)
@@ -56,6 +56,14 @@ class StreamReset(Request):
     mean: FiniteFloat | None = None
     reference: list[FiniteFloat] | None = Field(default=None, max_length=200_000)
     reference_size: int | None = Field(default=None, ge=1, le=10**9)
+
+    @model_validator(mode="after")
+    def _one_mean(self) -> StreamReset:
+        if self.mean is not None and self.reference is not None:
+            raise ValueError("give mean or reference, not both")
+        if self.reference_size is not None and self.mean is None:
+            raise ValueError("reference_size goes with mean")
+        return self
 
 
 class StreamAlarm(Response):

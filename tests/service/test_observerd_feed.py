@@ -276,6 +276,22 @@ async def test_a_feed_that_broke_off_is_sent_again_and_nothing_is_there_twice(
         assert stats["by_mode"]["distillation.feed"]["by_verdict"] == {"accepted": 6}
 
 
+async def test_a_feed_that_broke_off_waits_as_a_letter(tmp_path: Path) -> None:
+    playbook = Playbook()
+    runs = [run(f"r{n}") for n in range(6)]
+    async with observed(tmp_path, playbook) as client:
+        playbook.break_after = 3
+        broken = await client.post(FEED, json={"runs": runs, "held_out": [HELD]})
+        letter = broken.json()["error"]["details"]["letter"]
+    playbook.break_after = -1
+    async with observed(tmp_path, playbook) as client:
+        done = (await client.post(f"/observer/letters/{letter}/replay")).json()
+        assert done["settled"]
+        assert len(done["result"]["recorded"]) == 6
+        assert len(playbook.episodes) == 6
+        assert (await client.get("/observer/letters")).json()["letters"] == []
+
+
 async def test_what_turns_out_to_be_held_out_leaves_the_playbook_again(tmp_path: Path) -> None:
     playbook = Playbook()
     async with observed(tmp_path, playbook) as client:

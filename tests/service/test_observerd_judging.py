@@ -195,3 +195,49 @@ async def test_what_makes_no_sense_is_400(
         answer = await client.post(path, json=body)
         assert answer.status_code == 400, answer.text
         assert word in answer.json()["error"]["message"]
+
+
+async def test_named_corpora_are_searched_with_the_question_and_with_the_answer(
+    tmp_path: Path,
+) -> None:
+    asked: list[str] = []
+    texts = [
+        "click the reset link in the mail", "the settings page sends a mail with a link",
+        "choose another password for the account", "oak and pine", "soil and water",
+        CASE["answer"].upper(),
+    ]  # fmt: skip
+
+    def matrix() -> FastAPI:
+        app = FastAPI()
+
+        @app.post("/matrix/search")
+        async def search(request: Request) -> Any:
+            body = await request.json()
+            if body["corpora"] == ["none"]:
+                return Response(b'{"error":{"code":"not_found","message":"no","details":{}}}', 404)
+            asked.append(body["query"])
+            hits = [
+                {"corpus": "help", "id": str(n), "score": 0.5, "rank": n, "text": text,
+                 "metadata": {}}
+                for n, text in enumerate(texts, 1)
+            ]  # fmt: skip
+            return {"hits": hits, "corpora": {}, "playbook": {"activated": False, "notes": []}}
+
+        return app
+
+    async with running(Embedder().app()) as embedd, running(matrix()) as matrixd:
+        peers = {"embedd": embedd, "matrixd": matrixd}
+        async with client_of(create_app(make_config(tmp_path), transports=peers)) as client:
+            found = await score(client, evidence=[], corpora=["help"])
+            assert asked == [CASE["question"], CASE["answer"]]
+            assert found["scorer_status"] == "ok"
+            # The answer itself proves nothing of itself.
+            assert found["offered"] == [f"help/{n}" for n in range(1, 6)]
+            assert any("nearest to the answer" in reason for reason in found["reasons"])
+            missing = await client.post(SCORE, json={**CASE, "evidence": [], "corpora": ["none"]})
+            assert missing.status_code == 404
+            assert (await client.get("/observer/letters")).json()["letters"] == []
+            asked.clear()
+            given = [{"id": "n1", "text": "a mail"}]
+            await score(client, corpora=["help"], neighbours=given)
+            assert asked == []

@@ -57,6 +57,9 @@ async def test_an_alarm_stays_until_a_reset_which_may_name_another_mean(tmp_path
         assert reset.status_code == 200
         view = reset.json()
         assert (view["status"], view["seen"], view["resets"]) == ("insufficient", 0, 1)
+        for wrong in ({"mean": 0.5, "reference": LOW}, {"reference_size": 9}, {"mean": 7.0}):
+            refused = await client.post(f"{STREAMS}/s/reset", json={"reason": "r", **wrong})
+            assert refused.status_code == 400, refused.text
         assert view["low_mean"] == view["high_mean"] == 0.6
         assert (await feed(client, "s", HIGH))["stream"]["status"] == "stable"
 

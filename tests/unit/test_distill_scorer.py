@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 
+from services.observerd.core.distill.agreeing import describe_agreement, drop_question
 from services.observerd.core.distill.replies import score_safely
 from services.observerd.core.distill.scorer import (
     SCORER,
     Case,
     Similarities,
     Text,
+    describe_case,
     judge_answer,
     measure_similarities,
 )
@@ -114,3 +116,67 @@ def test_cosines_out_of_vectors() -> None:
     for vector in bad:
         with pytest.raises(Invalid):
             measure_similarities([1, 0], vector, [])
+
+
+DOCUMENTS = (
+    Text("d1", "Delete your account for good in the profile menu under Account."),
+    Text("d2", "The profile menu has a button that deletes an account permanently."),
+    Text("d3", "Passwords are changed on the security page of the profile."),
+    Text("d4", "Invoices are sent by post on the first of each month."),
+    Text("d5", "The mobile app is in both stores and costs nothing."),
+)
+TO_QUESTION = (0.8, 0.7, 0.4, 0.1, 0.05)
+OPEN = replace(CASE, evidence=DOCUMENTS[:3], references=(), neighbours=DOCUMENTS[:2])
+
+
+def lead(to_answer: tuple[float, ...], to_rest: tuple[float, ...], *places: int) -> Similarities:
+    """Cosines of a case whose evidence is the first three documents."""
+    return Similarities(
+        0.6,
+        TO_QUESTION[:3],
+        to_answer[:3],
+        question_neighbours=tuple(TO_QUESTION[at] for at in places),
+        answer_neighbours=tuple(to_answer[at] for at in places),
+        rest_evidence=to_rest[:3],
+        rest_neighbours=tuple(to_rest[at] for at in places),
+    )
+
+
+def test_an_answer_that_leads_where_its_question_leads_is_accepted() -> None:
+    case = replace(OPEN, neighbours=(*DOCUMENTS[:2], *DOCUMENTS[3:]))
+    found = judge_answer(
+        case, lead((0.85, 0.8, 0.4, 0.1, 0.1), (0.7, 0.65, 0.3, 0.05, 0.1), 0, 1, 3, 4)
+    )
+    assert found.verdict == "accepted"
+    assert found.evidence == ("d1", "d2", "d3")
+    assert any("less relevant to the question" in reason for reason in found.reasons)
+
+
+def test_an_answer_that_leads_elsewhere_is_rejected() -> None:
+    wrong = replace(
+        OPEN,
+        answer="Invoices leave by post on the first of each month.",
+        neighbours=(DOCUMENTS[3], DOCUMENTS[4], DOCUMENTS[0]),
+    )
+    near = lead((0.1, 0.15, 0.2, 0.9, 0.3), (0.1, 0.12, 0.2, 0.9, 0.3), 3, 4, 0)
+    assert judge_answer(wrong, near).verdict == "rejected"
+
+
+def test_too_few_documents_are_judged_as_without_neighbours() -> None:
+    features = describe_case(OPEN, lead((0.85, 0.8, 0.4), (0.7, 0.65, 0.3), 0, 1))
+    assert "back" not in features
+
+
+def test_neighbours_without_their_similarities_are_refused() -> None:
+    near = replace(lead((0.85, 0.8, 0.4), (0.7, 0.65, 0.3), 0, 1), rest_evidence=())
+    with pytest.raises(Invalid, match="neighbour"):
+        judge_answer(OPEN, near)
+
+
+def test_what_is_left_of_an_answer_without_its_question() -> None:
+    asked = "How can I export contacts from Outlook?"
+    assert drop_question(asked, "Export your contacts, then press Save.") == "your then press Save."
+    assert drop_question(asked, "Outlook contacts export") == "-"
+    vague = describe_agreement(asked, "Outlook contacts export", ["a b"] * 5, [0.5] * 5, [0.5] * 5,
+                               [0.1] * 5, 5)  # fmt: skip
+    assert (vague["echo"], vague["new"], vague["rest_agrees"]) == (1.0, 0.0, 0.0)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from services.observerd.core.distill.canonical import hash_json
 from services.observerd.core.distill.export import Run
 from services.observerd.core.distill.firewall import Pair
 from services.observerd.core.distill.scores import (
@@ -20,6 +21,7 @@ from services.observerd.core.distill.scores import (
     load_score,
     require_coverage,
 )
+from services.observerd.core.events.letters import is_worth_keeping
 from services.observerd.core.feeding.deciding import (
     Episode,
     Offered,
@@ -30,8 +32,9 @@ from services.observerd.core.feeding.deciding import (
 )
 from services.observerd.core.feeding.searches import Search, find_search
 from services.observerd.store.events import EventLog
+from services.observerd.store.letters import Letters
 from shared.clients.matrixd import MatrixdClient
-from shared.errors import Conflict, Invalid, Unprocessable
+from shared.errors import Conflict, Invalid, LakehouseError, Unprocessable
 from shared.pool import BlockingPool
 from shared.wire.matrixd_playbook import RatedDocument, RecordRequest, RetireRequest
 from shared.wire.observerd import Event
@@ -54,9 +57,12 @@ class Feeding:
     Args:
         log: where searches are found and what became of each run is told.
         matrixd: keeps the playbook.
+        letters: keeps feeds that matrixd broke off.
     """
 
-    def __init__(self, log: EventLog, matrixd: MatrixdClient) -> None:
+    def __init__(self, log: EventLog, matrixd: MatrixdClient, letters: Letters) -> None:
+        self._letters = letters
+        letters.handle("feed", self._refeed)
         self._log = log
         self._matrixd = matrixd
         self._pool = BlockingPool("observerd-feed", 1, 16)
@@ -72,7 +78,25 @@ class Feeding:
             Invalid: a score is none, or two runs have one id.
             PreconditionFailed: too few of the runs were scored; nothing was recorded.
             Unavailable, Timeout, Upstream: matrixd broke off; what it had is not recorded twice.
+                The feed waits as a dead letter, which the error's details name.
         """
+        work = request.model_dump(mode="json", exclude_defaults=True)
+        key = (hash_json(work),)
+        try:
+            found = await self._feed(request)
+        except LakehouseError as error:
+            if is_worth_keeping(error):
+                first = request.runs[0].id if request.runs else ""
+                error.details["letter"] = await self._letters.keep("feed", key, first, work, error)
+            raise
+        await self._letters.settle("feed", key, found.model_dump(mode="json"))
+        return found
+
+    async def _refeed(self, work: Mapping[str, Any]) -> Any:
+        """A letter's work; what had been recorded is not recorded twice."""
+        return (await self._feed(FeedRequest.model_validate(work))).model_dump(mode="json")
+
+    async def _feed(self, request: FeedRequest) -> FeedAnswer:
         offered = [await self._offer(run) for run in request.runs]
         episodes, held_back = await self._pool.run(_decide, offered, request)
         coverage = _measure_coverage(offered)

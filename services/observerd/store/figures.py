@@ -19,6 +19,10 @@ class Figures:
         self.duplicates = count("duplicate_events_total", "Events that had been recorded before")
         self.dropped = count("dropped_log_records_total", "Log records dropped to keep its size")
         self.unreported = count("unreported_events_total", "Own events that could not be recorded")
+        self.letters = gauge("dead_letters", "Dead letters that wait")
+        self.refused_letters = count(
+            "refused_dead_letters_total", "Failures for which there was no room as a dead letter"
+        )
         self.ring = gauge("ring_events", "Events in memory")
         self.evicted = gauge("evicted_events", "Events evicted from memory since the start")
         self.runs = count("workflow_runs_total", "Workflow runs that ended", ("status",))

@@ -16,11 +16,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from services.observerd.core.events.letters import is_worth_keeping
 from services.observerd.core.refine.contest import Replay
 from services.observerd.core.refine.knobs import declare, search_of, tuning_of
 from services.observerd.core.refine.lattice import Configuration
 from services.observerd.core.refine.refiner import Decision, Policy, Refiner
 from services.observerd.core.refine.scoring import score_ranking
+from services.observerd.store.letters import Letters
 from shared.clients.matrixd import MatrixdClient
 from shared.errors import Conflict, LakehouseError, NotFound
 from shared.journal import Journal
@@ -63,9 +65,12 @@ class Refiners:
     Args:
         folder: of their journal.
         matrixd: where runs are replayed and corpora are tuned.
+        letters: keeps runs that could not be replayed.
     """
 
-    def __init__(self, folder: Path, matrixd: MatrixdClient) -> None:
+    def __init__(self, folder: Path, matrixd: MatrixdClient, letters: Letters) -> None:
+        self._letters = letters
+        letters.handle("refine", self._relearn)
         self._journal = Journal(folder)
         self._matrixd = matrixd
         self._held: dict[str, Held] = {}
@@ -167,11 +172,34 @@ class Refiners:
         """Replays a logged run with the incumbent and its challengers, and learns from it.
 
         Raises:
-            NotFound: no such refiner or corpus. Unavailable: matrixd cannot answer.
+            NotFound: no such refiner or corpus. Unavailable: matrixd cannot answer; the run then
+                waits as a dead letter, which the error's details name.
         """
         # Whoever leaves meanwhile: what is durable must also be in memory, in the same order.
-        work = asyncio.ensure_future(self._learn(self.find(name), name, run))
+        work = asyncio.ensure_future(self._learn_or_keep(self.find(name), name, run))
         return await asyncio.shield(work)
+
+    async def _learn_or_keep(self, held: Held, name: str, run: LoggedRun) -> Learnt:
+        key = (name, run.run_id)
+        try:
+            learnt = await self._learn(held, name, run)
+        except LakehouseError as error:
+            if is_worth_keeping(error):
+                work = {"refiner": name, "run": run.model_dump(mode="json")}
+                error.details["letter"] = await self._letters.keep(
+                    "refine", key, run.run_id, work, error
+                )
+            raise
+        await self._letters.settle("refine", key, learnt.model_dump(mode="json"))
+        return learnt
+
+    async def _relearn(self, work: Mapping[str, Any]) -> Any:
+        """A letter's work. A run that was learnt meanwhile counts once."""
+        name, run = work["refiner"], LoggedRun.model_validate(work["run"])
+        learnt = await asyncio.shield(
+            asyncio.ensure_future(self._learn(self.find(name), name, run))
+        )
+        return learnt.model_dump(mode="json")
 
     async def _learn(self, held: Held, name: str, run: LoggedRun) -> Learnt:
         async with held.lock:
