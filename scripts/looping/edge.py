@@ -71,8 +71,11 @@ class LoopEdge(Edge):
         return self.call("POST", f"{DISTILL}/export", json=body).json()
 
     def declare_refiner(self, name: str, spec: Mapping[str, Any]) -> None:
-        """Declares what may be refined."""
-        self.call("PUT", f"/v1/observer/refiners/{name}", json=dict(spec))
+        """Declares what may be refined, from what is observed from now on."""
+        newest = self.call("GET", "/v1/observer/events", params={"limit": 1}).json()["events"]
+        observed = {"after": newest[-1]["seq"] if newest else 0}
+        body = {**spec, "observed": observed}
+        self.call("PUT", f"/v1/observer/refiners/{name}", json=body)
 
     def refine(self, name: str) -> dict[str, Any]:
         """Has the refiner learn from all that was observed, and waits until it is applied.
@@ -96,7 +99,7 @@ class LoopEdge(Edge):
                 deadline = time.monotonic() + DRAW_WAIT_S
             view = self.call("GET", f"/v1/observer/refiners/{name}").json()
             if not drawn["more"] and view["applied"]:
-                return total | {"incumbent": view["incumbent"], "frozen": view["frozen"]}
+                return total | {"incumbent": [view["incumbent"]], "frozen": [view["frozen"]]}
             if time.monotonic() > deadline:
                 raise EdgeError(f"The refiner {name} did not come to the end of the event log.")
             if not drawn["looked"]:

@@ -31,11 +31,13 @@ class RefinePolicy(Request):
 class ObservedSource(Request):
     """Which observed runs a refiner draws from: searches that matrixd reported under this mode.
 
-    With `task_signature` only those of that signature.
+    With `task_signature` only those of that signature. Runs up to the place `after` in the
+    event log are none of them.
     """
 
     mode: Literal["matrix.search", "matrix.compose"] = "matrix.search"
     task_signature: str | None = Field(default=None, min_length=1, max_length=200)
+    after: int = Field(default=0, ge=0, le=2**53)
 
 
 class RefinerSpec(Request):

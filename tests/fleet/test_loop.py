@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from scripts.private_fleet import PrivateFleet
 from services.observerd.core.distill.scorer import SCORER
 from shared.daemons import ROOT
+from tests.support.providers import Reply, Seen, fake, json_reply
 
 SCRIPT = ROOT / "scripts" / "loop"
 
@@ -61,6 +64,45 @@ def test_the_fast_loop_runs_every_step_and_takes_back_what_it_made(tmp_path: Pat
     page = out.with_suffix(".html").read_text()
     assert page.startswith("<!doctype html>")
     assert page.count("<svg") == 2
+
+
+def answer(seen: Seen) -> Reply:
+    """A model that gives the first source it reads back, and cites it."""
+    texts = [one["content"] for one in seen.body["messages"] if one["role"] == "system"]
+    found = re.search(r"^\[(\d+)\] \S+: (.*)$", texts[0], re.MULTILINE) if texts else None
+    content = f"{found[2]} [{found[1]}]" if found else "yes"
+    return json_reply({"choices": [{"message": {"content": content}, "finish_reason": "stop"}]})
+
+
+@pytest.mark.anyio
+@pytest.mark.timeout(240)
+async def test_a_model_of_the_tier_answers_where_one_is_in_reach(tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    async with fake("chat") as model:
+        model.replies = [answer] * 1000
+        settings = {
+            "CHATD__PROVIDERS__SMALL__URL": f'"{model.url}"',
+            "MODELS__LOCAL_FAST": '"small/reader"',
+        }
+        fleet = await asyncio.to_thread(PrivateFleet, (), settings)
+        await asyncio.to_thread(fleet.__enter__)
+        try:
+            gateway = fleet.urls["gateway"]
+            places = ("--gateway", gateway, "--out", str(out), "--model", "auto")
+            small = ("--rounds", "1", "--topics", "8", "--drafts", "2")
+            done = await asyncio.to_thread(run, "--fast", *small, *places)
+        finally:
+            await asyncio.to_thread(fleet.__exit__, None, None, None)
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    assert "answers by small/reader (tier/local_fast)" in done.stdout
+    record = json.loads(out.read_text())
+    assert record["rounds"][1]["feed"]["recorded"] > 0
+    assert {seen.body["temperature"] for seen in model.seen} == {0}
+    # It is asked with what was composed, and with nothing that was in an earlier draft.
+    asked = [seen.body["messages"] for seen in model.seen[1:]]
+    assert all(messages[-1]["role"] == "user" for messages in asked)
+    # One draft of each held-out query before and after; two of each of the eight tasks.
+    assert len(asked) == 8 + 8 + 2 * 8
 
 
 def test_what_cannot_be_run_is_told(tmp_path: Path) -> None:

@@ -121,6 +121,12 @@ async def test_a_refiner_draws_only_from_what_it_says(tmp_path: Path) -> None:
         ):
             await observe(client, number, search=change)
         assert (await draw(client))["learnt"] == 1
+        late = {**SPEC, "observed": {"after": 2}}
+        made = await client.put("/observer/refiners/late", json=late)
+        assert made.json()["drawn"] == 2
+        found = (await client.post("/observer/refiners/late/draw")).json()
+        # Two of the three runs came after that, and neither was a plain search.
+        assert (found["looked"], found["learnt"]) == (2, 0)
         wrong = await client.put("/observer/refiners/x", json={**SPEC, "observed": {"mode": "sql"}})
         assert wrong.status_code == 400
 

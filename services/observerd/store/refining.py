@@ -54,7 +54,7 @@ class Held:
         self.lock = asyncio.Lock()
         self.applied: Configuration | None = None
         # Place in the event log up to which observed runs were taken.
-        self.drawn = 0
+        self.drawn = spec.observed.after
         # Whether the scorer's drift froze it, which its recovery may undo; a hand's freeze stays.
         self.frozen_by_drift = False
 
