@@ -23,6 +23,8 @@ PREVIEW_ROWS = 25
 SHOWN_SNAPSHOTS = 20
 INGEST_ID = "lakehouse.ingest-id"
 SUFFIX = "_rejects"
+# What the page's script calls files by their names; a packed one tells by what itself.
+FILE_TYPES = frozenset({"text/csv", "text/tab-separated-values", "application/gzip"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,13 @@ async def ingest_file(visit: Visit) -> Response:
     mode, contract = visit.query("mode", "append"), visit.query("contract", "freeze")
     if mode not in get_args(Mode) or contract not in get_args(Contract):
         raise Invalid("The form's options are not known here. Load the page again.")
+    given = visit.request.headers.get("content-type", "")
     result = await visit.fleet.ingest.ingest(
         visit.query("dataset").strip(),
         visit.request.stream(),
         mode=cast("Mode", mode),
         contract=cast("Contract", contract),
+        content_type=given if given in FILE_TYPES else "text/csv",
     )
     return visit.page("part_ingested.html", result=result)
 

@@ -201,7 +201,10 @@ function startIngest(form) {
       else result.replaceChildren(makeProblem("The file did not arrive. Send it again."));
     });
     request.open("POST", form.getAttribute("data-action") + "?" + query);
-    request.setRequestHeader("content-type", "text/csv");
+    const name = chosen.name.toLowerCase();
+    const packed = name.endsWith(".gz") || name.endsWith(".zst");
+    const plain = name.endsWith(".tsv") ? "text/tab-separated-values" : "text/csv";
+    request.setRequestHeader("content-type", packed ? "application/gzip" : plain);
     request.setRequestHeader("x-csrf-token", csrfToken());
     request.setRequestHeader("hx-request", "true");
     request.send(chosen);
