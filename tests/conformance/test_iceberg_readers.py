@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,3 +188,66 @@ def test_no_reader_is_given_keys(house: House) -> None:
     assert answer.json()["metadata-location"].startswith(start)
     for key in (READER[0], READER[1], WRITER[1]):
         assert key not in answer.text
+
+
+SAIL = """
+import json, sys
+from pysail.spark import SparkConnectServer
+from pyspark.sql import SparkSession
+
+server = SparkConnectServer("127.0.0.1", 0)
+server.start(background=True)
+_, port = server.listening_address
+spark = SparkSession.builder.remote(f"sc://127.0.0.1:{port}").getOrCreate()
+for sql in sys.argv[1:]:
+    print(json.dumps([list(row) for row in spark.sql(sql).collect()]))
+spark.stop()
+server.stop()
+"""
+
+
+def ask_sail(house: House, folder: Path, *queries: str) -> list[Any]:
+    """The rows of each query, as a Spark client gets them from Sail in a process of its own."""
+    settings = {
+        **os.environ,
+        "SAIL_CATALOG__LIST": f'[{{name="house", type="iceberg-rest", uri="{house.iceberg}"}}]',
+        "SAIL_CATALOG__DEFAULT_CATALOG": "house",
+        "SAIL_CATALOG__DEFAULT_DATABASE": f'["{NAMESPACE}"]',
+    }
+    if house.server is not None:
+        settings |= {
+            "AWS_ENDPOINT": house.server.endpoint,
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "false",
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": READER[0],
+            "AWS_SECRET_ACCESS_KEY": READER[1],
+        }
+    # In a file: Spark's client finds itself again only from one.
+    script = folder / "ask.py"
+    script.write_text(SAIL)
+    done = subprocess.run(
+        [sys.executable, str(script), *queries],
+        env=settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_sail_reads_every_version(house: House, tmp_path: Path) -> None:
+    tables, whole, some, first = ask_sail(
+        house,
+        tmp_path,
+        f"SHOW TABLES IN {NAMESPACE}",
+        f"SELECT * FROM house.{NAMESPACE}.workers ORDER BY id",
+        "SELECT count(*), max(name) FROM workers WHERE id >= 3",
+        f"SELECT * FROM workers VERSION AS OF {house.snapshots[0]} ORDER BY id",
+    )
+    assert [row[1] for row in tables] == ["workers"]
+    assert [tuple(row) for row in whole] == THIRD
+    assert some == [[2, "Åse"]]
+    assert first == [[1, "Kari"], [2, "Ola"]]

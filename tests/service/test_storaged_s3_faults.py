@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 OBJECTS = "/storage/objects"
 LARGE = 12 * 1024 * 1024
 # How long storaged tries, and how long it takes a silent server for gone. Seconds.
-RETRY_S, SILENCE_S = 4.0, 1.0
+RETRY_S, SILENCE_S = 8.0, 2.0
 
 
 @pytest.fixture
