@@ -10,7 +10,7 @@ import pytest
 from services.matrixd.core.cold import Calibration, Candidates, ColdList, rank_cold
 from services.matrixd.core.playbook import Episode, Playbook, Rating, Reranked
 from services.matrixd.core.playbook.form import describe_form
-from services.matrixd.core.playbook.routing import NOTHING
+from services.matrixd.core.playbook.routing import FEWEST, GROWTH, NOTHING, choose_milestone
 
 DIM, NEEDS = 40, 60
 CORPORA = ("people", "titles")
@@ -175,6 +175,35 @@ def test_a_note_that_is_not_learnt_from_changes_nothing_that_was_learnt(
         silent.id, silent.seq, silent.query, silent.vector, silent.cold, (), silent.source
     )
     assert whole.record(silent).router is whole.router
+
+
+def test_milestones_are_few_and_close_to_what_there_is() -> None:
+    assert [choose_milestone(n) for n in (0, FEWEST - 1, FEWEST, FEWEST + 1)] == [0, 0, 12, 12]
+    found = [choose_milestone(n) for n in range(FEWEST, 10_001)]
+    assert all(n / GROWTH - 1 < at <= n for n, at in enumerate(found, FEWEST))
+    assert found == sorted(found)
+    assert len(set(found)) < 60
+
+
+def test_between_milestones_recording_leaves_what_was_learnt(
+    twins: Twins, episodes: list[Episode]
+) -> None:
+    playbook = Playbook.build(episodes[:20])
+    learnt, first = 0, playbook.router
+    for n in range(20, 40):
+        playbook = playbook.record(episodes[n])
+        due = playbook.must_learn
+        before = first
+        first = playbook.router
+        assert (first is not before) is due
+        assert not playbook.must_learn
+        learnt += due
+    assert 3 <= learnt <= 6
+    # It is what a start from the same notes gives.
+    again = Playbook.build(episodes).router
+    assert again.weights.tobytes() == first.weights.tobytes()
+    assert again.scale == first.scale
+    assert not Playbook.build(episodes[:5]).must_learn
 
 
 def test_form_tells_questions_titles_and_requests_apart() -> None:

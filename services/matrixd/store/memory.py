@@ -169,7 +169,7 @@ class Memory:
                 if before is None:
                     self._playbooks[model] = await self._pool.run(core.Playbook.build, [episode])
                 else:
-                    self._playbooks[model] = await self._pool.run(before.record, episode)
+                    self._playbooks[model] = await self._pool.run(_grow, before, episode)
             self._figures.recorded.inc()
             self._count()
             self._warm()
@@ -187,7 +187,7 @@ class Memory:
             models = self._withdraw(record["ids"], record["at"], record["reason"])
             for model in models:
                 left = self._playbooks[model]
-                self._playbooks[model] = await self._pool.run(left.retire, record["ids"])
+                self._playbooks[model] = await self._pool.run(_shrink, left, record["ids"])
             self._count()
             self._warm()
 
@@ -318,6 +318,22 @@ def _plain_value(value: Any) -> Any:
         return [_plain_value(one) for one in value]
     item = getattr(value, "item", None)
     return item() if item is not None else value
+
+
+def _grow(playbook: Any, episode: Any) -> Any:
+    """The playbook with an episode, its router learnt: no search is to wait for that."""
+    return _learnt(playbook.record(episode))
+
+
+def _shrink(playbook: Any, ids: Collection[str]) -> Any:
+    """The playbook without these episodes, its router learnt."""
+    return _learnt(playbook.retire(ids))
+
+
+def _learnt(playbook: Any) -> Any:
+    if playbook.must_learn:
+        _ = playbook.router
+    return playbook
 
 
 def _to_unit(vector: list[float]) -> Any:

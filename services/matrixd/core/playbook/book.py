@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -17,9 +17,9 @@ from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
 from services.matrixd.core.playbook.needs import COMMON
 from services.matrixd.core.playbook.notes import Note, make_note, make_profile
 from services.matrixd.core.playbook.routing import (
-    Lesson,
     Router,
     choose_lessons,
+    choose_milestone,
     learn_routing,
     make_lesson,
     shift_corpora,
@@ -92,6 +92,15 @@ class Playbook:
     def settle(self) -> None:
         """Works out what searches need of all notes together."""
         _ = self.strictness, self.router
+
+    @property
+    def must_learn(self) -> bool:
+        """Whether `router` has to be learnt anew, which takes up to seconds."""
+        count = choose_milestone(len(self._notes))
+        if not count:
+            return False
+        known = () if self._routed is None else self._routed.ids
+        return len(known) != count or known[-1] != self._notes[count - 1].episode.id
 
     def record(self, episode: Episode) -> Playbook:
         """With one more episode; itself when it is there already."""
@@ -211,19 +220,15 @@ class Playbook:
         return Near(notes, [self._trusts[note.episode.source] for note in notes], cosines)
 
     def _route(self) -> _Routed:
-        if self._routed is None or self._routed.state is not self._state:
-            lessons = [
-                lesson
-                for note in self._notes
-                if (lesson := make_lesson(note, self._trusts[note.episode.source])) is not None
-            ]
-            chosen = choose_lessons(lessons)
-            told = [_tell_lesson(lesson) for lesson in chosen]
-            # What was learnt of the very same notes, equally believed, is known.
-            if self._routed is None or self._routed.told != told:
-                self._routed = _Routed(self._state, told, learn_routing(chosen))
+        routed = self._routed
+        if routed is None or routed.state is not self._state:
+            taught = self._notes[: choose_milestone(len(self._notes))]
+            ids = tuple(note.episode.id for note in taught)
+            if routed is not None and routed.ids == ids:
+                self._routed = replace(routed, state=self._state)
             else:
-                self._routed = _Routed(self._state, told, self._routed.router)
+                self._routed = _Routed(self._state, ids, _learn(taught))
+        assert self._routed is not None
         return self._routed
 
     def _measure_sample(self) -> list[tuple[Floats, float]]:
@@ -283,10 +288,10 @@ class _Masked:
 
 @dataclass(frozen=True, slots=True)
 class _Routed:
-    """A router, what it was learnt from, and for which notes that was chosen."""
+    """A router, the episodes that it was learnt from, and of which state they are the first."""
 
     state: _State
-    told: list[tuple[str, tuple[tuple[str, float], ...]]]
+    ids: tuple[str, ...]
     router: Router
 
 
@@ -347,8 +352,14 @@ def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:
     }
 
 
-def _tell_lesson(lesson: Lesson) -> tuple[str, tuple[tuple[str, float], ...]]:
-    return lesson.note.episode.id, tuple(sorted(lesson.hints.items()))
+def _learn(notes: Sequence[Note]) -> Router:
+    """The router that these notes teach, their sources believed as they themselves suggest."""
+    tallies: dict[str, Tally] = {}
+    for note in notes:
+        _count(tallies.setdefault(note.episode.source, Tally()), note)
+    trusts = {source: estimate_trust(tally) for source, tally in tallies.items()}
+    lessons = [make_lesson(note, trusts[note.episode.source]) for note in notes]
+    return learn_routing(choose_lessons([lesson for lesson in lessons if lesson is not None]))
 
 
 def _mean_clarity(near: Near) -> float:

@@ -25,6 +25,9 @@ from services.matrixd.core.playbook.trust import Trust
 
 # Notes that are learnt from, a corpus and in all, and how few of a corpus, or of all, are none.
 EACH, ALL, FEWEST = 120, 480, 12
+# What was learnt is learnt anew when there are so many times as many notes: it takes up to
+# seconds, and a note more changes little.
+GROWTH = 1.15
 # How much the form of a query varies beside its vector of length 1, and the constant.
 FORM, ONE = 0.3, 0.5
 # Log odds between corpora for each one between their best scores.
@@ -141,6 +144,16 @@ def _weigh_corpora(note: Note, trust: Trust) -> dict[str, float]:
         right = 1 / (1 + math.exp(best[ref[0]] - logit))
         hints[ref[0]] += math.log(right * math.exp(worth) + 1 - right)
     return hints
+
+
+def choose_milestone(notes: int) -> int:
+    """How many of so many notes, from the first on, are learnt from."""
+    if notes < FEWEST:
+        return 0
+    at = float(FEWEST)
+    while at * GROWTH <= notes:
+        at *= GROWTH
+    return int(at)
 
 
 def choose_lessons(lessons: Sequence[Lesson]) -> list[Lesson]:
