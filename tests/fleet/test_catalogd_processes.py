@@ -13,6 +13,7 @@ from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 
@@ -34,6 +35,8 @@ def processes() -> ForkServerContext:
 def register_many(directory: Path, name: str, numbers: list[int], report: Connection) -> None:
     """Registers one file per number and reports each that was acknowledged."""
     store = Store(directory, keep=1000)
+    # At its first conversion pyarrow looks for pandas, which may take it a second.
+    pa.table({"x": [0]})
     report.send("ready")
     report.recv()
     for number in numbers:

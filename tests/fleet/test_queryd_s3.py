@@ -207,7 +207,7 @@ async def test_an_object_elsewhere_is_refused(service: Service) -> None:
     assert "elsewhere" in refused.text
 
 
-def test_a_locked_database_opens_only_its_own_files_even_without_the_gate(
+async def test_a_locked_database_opens_only_its_own_files_even_without_the_gate(
     service: Service,
 ) -> None:
     own = service.catalogue.tables["t"][-1].files[0].uri

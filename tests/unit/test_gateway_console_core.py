@@ -104,12 +104,22 @@ def test_every_report_of_the_tree_can_be_shown() -> None:
     for path in lifts:
         view = view_lift(json.loads(path.read_text()))
         assert view is not None
-        assert view.arms is not None
+        assert view.arms is not None or view.merged is not None
         assert len(view.checks) > 5
     for path in drifts:
         shown = view_drift(path.stem, json.loads(path.read_text()))
         assert shown is not None
         assert (shown.alarms is None) == (path.stem == "streams")
+
+
+def test_merged_corpora_are_shown_as_a_table() -> None:
+    merged = {"cold": {"a": 0.5, "mean": 0.25}, "odd": {"x": 1}, "gone": 3, "learned": {"a": 0.6}}
+    view = view_lift({"run": {"merged": merged}, "checks": []})
+    assert view is not None
+    assert view.arms is None
+    assert view.merged is not None
+    assert view.merged.columns == ["a", "mean"]
+    assert view.merged.rows == [("cold", [0.5, 0.25]), ("learned", [0.6, None])]
 
 
 @pytest.mark.parametrize(

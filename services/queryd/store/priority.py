@@ -8,19 +8,20 @@ import resource
 from pathlib import Path
 
 # A tenth of what a process of usual priority gets beside it, and all that nobody else wants.
-_SLOW_NICE = 10
+_BEHIND = 10
+_LEAST = 19
 
 
 def slow_down(pid: int) -> None:
     """Lets a process go behind others; nothing where it is gone."""
     with contextlib.suppress(OSError):
-        _set_nice(pid, _SLOW_NICE)
+        _set_nice(pid, min(read_own() + _BEHIND, _LEAST))
 
 
 def speed_up(pid: int) -> bool:
     """Undoes `slow_down`; False where this system does not let us."""
     try:
-        _set_nice(pid, 0)
+        _set_nice(pid, read_own())
     except OSError:
         return False
     return True
@@ -28,7 +29,12 @@ def speed_up(pid: int) -> bool:
 
 def can_speed_up() -> bool:
     """Whether `speed_up` is allowed: to root, or by a limit (systemd's LimitNICE=+0)."""
-    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_NICE)[0] >= 20
+    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_NICE)[0] >= 20 - read_own()
+
+
+def read_own() -> int:
+    """The daemon's own priority, which its workers begin with; 0 is the usual one."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def _set_nice(pid: int, nice: int) -> None:

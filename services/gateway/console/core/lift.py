@@ -30,6 +30,15 @@ class LiftView:
     cold: list[tuple[str, Json]]
     learning: Plot | None
     arms: Plot | None
+    merged: Table | None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Figures by row, each row's in the order of the columns; None where there is none."""
+
+    columns: list[str]
+    rows: list[tuple[str, list[float | None]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +55,8 @@ def view_lift(report: Any) -> LiftView | None:
     """A report of playbook_lift; None when it is something else."""
     whole, run, arms = _mapping(report), _mapping(_mapping(report).get("run")), {}
     arms = {n: p for n, arm in _mapping(whole.get("arms")).items() if (p := _effect(n, arm))}
-    if not arms:
+    merged = _table(_mapping(run.get("merged")))
+    if not arms and merged is None:
         return None
     about = _mapping(whole.get("set"))
     facts = [
@@ -56,7 +66,7 @@ def view_lift(report: Any) -> LiftView | None:
         ("Topics recorded", run.get("topics_recorded")),
         ("Seeds", ", ".join(str(seed) for seed in _list(run.get("reported_seeds")))),
     ]
-    cold = [(n, _mapping(row)) for n, row in _mapping(whole.get("cold")).items()]
+    cold = [(n, _mapping(row)) for n, row in _mapping(whole.get("cold")).items() if row]
     curves = [_curve(kind, arms) for kind in CURVES]
     return LiftView(
         name=str(about.get("name") or "unnamed"),
@@ -66,7 +76,8 @@ def view_lift(report: Any) -> LiftView | None:
         facts=[(name, str(value)) for name, value in facts if value not in (None, "")],
         cold=cold,
         learning=plot_curves(curves) if all(curves) else None,
-        arms=plot_rows(list(arms.values())),
+        arms=plot_rows(list(arms.values())) if arms else None,
+        merged=merged,
     )
 
 
@@ -81,6 +92,19 @@ def view_drift(name: str, report: Any) -> DriftView | None:
         alarms=plot_curves([found]) if (found := _rates(rows)) else None,
         power=plot_curves([found]) if (found := _powers(rows)) else None,
     )
+
+
+def _table(merged: Mapping[str, Any]) -> Table | None:
+    """The figures of corpora of different content, merged; the first row says which there are."""
+    rows = {name: found for name, row in merged.items() if (found := _mapping(row))}
+    first = next(iter(rows.values()), None) or {}
+    columns = list(first)
+    told = [
+        (name, [_number(row.get(column)) for column in columns])
+        for name, row in rows.items()
+        if any(column in row for column in columns)
+    ]
+    return Table(columns, told) if told else None
 
 
 def _curve(kind: str, arms: Mapping[str, Point]) -> list[Point]:
