@@ -270,6 +270,7 @@ def show_next_steps(gateway: str, with_token: bool) -> None:
     print(
         f"""
   The fleet is running. Gateway: {gateway}   API: {gateway}/docs
+  In a browser: {gateway}/console   From your own CSV to lift: docs/TUTORIAL.md
 
   Try:
     curl -s{auth} {gateway}/v1/matrix/search -H 'Content-Type: application/json' \\
