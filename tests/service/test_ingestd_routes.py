@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from httpx import ASGITransport
 
+from services.ingestd.store.workers import Workers
 from shared.clients.ingestd import IngestdClient
 from shared.errors import Conflict, Unprocessable
 from tests.support.apps import make_config
@@ -269,6 +270,17 @@ async def test_packed_files_are_unpacked(trio: Trio, name: str, kind: str) -> No
     same = ("rows_in", "rows_out", "schema", "warnings")
     assert [packed.json()[key] for key in same] == [plain.json()[key] for key in same]
     assert trio.leftovers() == []
+
+
+async def test_a_worker_that_unpacked_has_its_memory_for_the_next(trio: Trio, name: str) -> None:
+    """Its limit counts what is set aside, which Arrow's own allocator does by the GiB."""
+    response = await trio.post(f"dataset={name}", bytes(pa.compress(CSV, codec="zstd")))
+    assert response.status_code == 200, response.text
+    workers: Workers = trio.app.state.workers
+    (pid,) = workers.idle_pids()
+    status = Path(f"/proc/{pid}/status").read_text()
+    held = next(line for line in status.splitlines() if line.startswith("VmData:"))
+    assert int(held.split()[1]) < 900 * 1024
 
 
 async def test_tabs_are_told_by_the_content_type(trio: Trio, name: str) -> None:
