@@ -16,25 +16,23 @@ from services.observerd.core.distill.baselines import (
     measure_audit,
 )
 from services.observerd.core.distill.export import Run, export_runs
-from services.observerd.core.distill.firewall import Pair
 from services.observerd.core.distill.scores import load_score
+from services.observerd.store.firewalling import read_pairs, show_hit
+from services.observerd.store.kept import Kept
 from shared.errors import Invalid
-from shared.journal import Journal
-from shared.pool import BlockingPool
 from shared.wire.observerd_distill import (
     AuditRequest,
     BaselineList,
     BaselineView,
     ExportAnswer,
     ExportRequest,
-    FirewallHit,
     Withheld,
 )
 
 logger = logging.getLogger("lakehouse.observerd")
 
 
-class Distilling:
+class Distilling(Kept):
     """What leaves as training data, and how the scorer was audited.
 
     Args:
@@ -42,27 +40,11 @@ class Distilling:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder)
-        self._pool = BlockingPool("observerd-distill", 1, 16)
+        super().__init__("distill", folder)
         self._chain: list[Baseline] = []
         self._adding = asyncio.Lock()
 
-    async def open(self) -> None:
-        """Reads the chain."""
-        await self._pool.run(self._journal.open)
-        await self._pool.run(self._read)
-
-    async def close(self) -> None:
-        """Closes the journal."""
-        await self._journal.aclose()
-        self._pool.close()
-
-    def check(self) -> str:
-        """ "ok", or why nothing can be kept."""
-        failure = self._journal.failure
-        return "ok" if failure is None else failure.message
-
-    def _read(self) -> None:
+    def _load(self) -> None:
         for record in self._journal.replay():
             try:
                 self._chain.append(load_baseline(record.payload))
@@ -137,7 +119,7 @@ def _export(request: ExportRequest) -> ExportAnswer:
     ]
     done = export_runs(
         runs,
-        [Pair(one.id, one.prompt, one.answer) for one in request.held_out],
+        read_pairs(request.held_out),
         policy=request.policy,
         parents=request.parents,
         similar=request.similar,
@@ -153,16 +135,7 @@ def _export(request: ExportRequest) -> ExportAnswer:
             Withheld(
                 row=one.row,
                 decision=one.decision,
-                hits=[
-                    FirewallHit(
-                        test=hit.test,
-                        where=hit.where,
-                        held_out=hit.held_out,
-                        value=hit.value,
-                        decision=hit.decision,
-                    )
-                    for hit in one.hits
-                ],
+                hits=[show_hit(hit) for hit in one.hits],
             )
             for one in done.clearances
             if one.decision != "clear"

@@ -14,7 +14,6 @@ from typing import Any
 
 from services.observerd.core.distill.canonical import hash_json
 from services.observerd.core.distill.export import Run
-from services.observerd.core.distill.firewall import Pair
 from services.observerd.core.distill.scores import (
     Coverage,
     count_coverage,
@@ -32,13 +31,13 @@ from services.observerd.core.feeding.deciding import (
 )
 from services.observerd.core.feeding.searches import Search, find_search
 from services.observerd.store.events import EventLog
+from services.observerd.store.firewalling import read_pairs, show_hit
 from services.observerd.store.letters import Letters
 from shared.clients.matrixd import MatrixdClient
 from shared.errors import Conflict, Invalid, LakehouseError, Unprocessable
 from shared.pool import BlockingPool
 from shared.wire.matrixd_playbook import RatedDocument, RecordRequest, RetireRequest
 from shared.wire.observerd import Event
-from shared.wire.observerd_distill import FirewallHit
 from shared.wire.observerd_feed import Fed, FeedAnswer, FeedRequest, FeedRun, NotFed
 
 MODE = "distillation.feed"
@@ -182,16 +181,7 @@ class Feeding:
             # Held out only since it was recorded, perhaps: then it has to leave again.
             source = name_source(one.run.score.scorer, label)
             withdrawn = await self._withdraw(one.task, source)
-        hits = [
-            FirewallHit(
-                test=hit.test,
-                where=hit.where,
-                held_out=hit.held_out,
-                value=hit.value,
-                decision=hit.decision,
-            )
-            for hit in outcome.hits
-        ]
+        hits = [show_hit(hit) for hit in outcome.hits]
         return NotFed(run=outcome.run, reason=outcome.reason, hits=hits, withdrawn=withdrawn)
 
     async def _withdraw(self, task: str, source: str) -> list[str]:
@@ -223,7 +213,7 @@ def _decide(
 ) -> tuple[list[Episode], list[Withheld]]:
     return decide_feed(
         offered,
-        [Pair(one.id, one.prompt, one.answer) for one in request.held_out],
+        read_pairs(request.held_out),
         policy=request.policy,
         label=request.label,
         parents=request.parents,

@@ -19,9 +19,8 @@ import orjson
 
 from services.observerd.core.events.letters import Box, Kind, Letter, name_letter
 from services.observerd.store.figures import Figures
+from services.observerd.store.kept import Kept
 from shared.errors import LakehouseError, NotFound
-from shared.journal import Journal
-from shared.pool import BlockingPool
 from shared.wire.observerd import LetterFigures
 from shared.wire.observerd_letters import (
     LetterContent,
@@ -43,7 +42,7 @@ Why = BaseException | tuple[str, str]
 _CHECKPOINT_RECORDS = 2000
 
 
-class Letters:
+class Letters(Kept):
     """All dead letters.
 
     Args:
@@ -52,8 +51,7 @@ class Letters:
     """
 
     def __init__(self, folder: Path, figures: Figures) -> None:
-        self._journal = Journal(folder, max_record_bytes=16 * 1024 * 1024)
-        self._pool = BlockingPool("observerd-letters", 1, 64)
+        super().__init__("letters", folder, max_record_bytes=16 * 1024 * 1024)
         self._box = Box()
         self._figures = figures
         self._handlers: dict[Kind, Handler] = {}
@@ -70,19 +68,8 @@ class Letters:
 
     async def open(self) -> None:
         """Reads what waits."""
-        await self._pool.run(self._journal.open)
-        await self._pool.run(self._load)
+        await super().open()
         self._figures.letters.set(len(self._box.waiting))
-
-    async def close(self) -> None:
-        """Closes the journal."""
-        await self._journal.aclose()
-        self._pool.close()
-
-    def check(self) -> str:
-        """ "ok", or why nothing can be kept."""
-        failure = self._journal.failure
-        return "ok" if failure is None else failure.message
 
     def _load(self) -> None:
         checkpoint = self._journal.latest_checkpoint()

@@ -22,10 +22,10 @@ from services.observerd.core.refine.knobs import declare, search_of, tuning_of
 from services.observerd.core.refine.lattice import Configuration
 from services.observerd.core.refine.refiner import Decision, Policy, Refiner
 from services.observerd.core.refine.scoring import score_ranking
+from services.observerd.store.kept import Kept
 from services.observerd.store.letters import Letters
 from shared.clients.matrixd import MatrixdClient
 from shared.errors import Conflict, LakehouseError, NotFound
-from shared.journal import Journal
 from shared.wire.observerd_refine import (
     ContestView,
     DecisionView,
@@ -59,7 +59,7 @@ class Held:
         self.frozen_by_drift = False
 
 
-class Refiners:
+class Refiners(Kept):
     """All refiners by name.
 
     Args:
@@ -69,9 +69,9 @@ class Refiners:
     """
 
     def __init__(self, folder: Path, matrixd: MatrixdClient, letters: Letters) -> None:
+        super().__init__("refiners", folder)
         self._letters = letters
         letters.handle("refine", self._relearn)
-        self._journal = Journal(folder)
         self._matrixd = matrixd
         self._held: dict[str, Held] = {}
         self._declaring = asyncio.Lock()
@@ -81,8 +81,7 @@ class Refiners:
 
     async def open(self) -> None:
         """Reads the journal, and applies what was promoted and may not have been applied."""
-        await asyncio.to_thread(self._journal.open)
-        await asyncio.to_thread(self._replay)
+        await super().open()
         self._apply_soon()
 
     async def close(self) -> None:
@@ -90,14 +89,9 @@ class Refiners:
         if self._applying is not None:
             self._applying.cancel()
             await asyncio.gather(self._applying, return_exceptions=True)
-        await self._journal.aclose()
+        await super().close()
 
-    def check(self) -> str:
-        """ "ok", or why nothing can be kept."""
-        failure = self._journal.failure
-        return "ok" if failure is None else failure.message
-
-    def _replay(self) -> None:
+    def _load(self) -> None:
         for record in self._journal.replay():
             try:
                 self._fold(record.payload)

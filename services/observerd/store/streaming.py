@@ -23,10 +23,9 @@ from services.observerd.core.drift.alarms import (
     reset_stream,
 )
 from services.observerd.core.drift.streams import Alarm
+from services.observerd.store.kept import Kept
 from services.observerd.store.modes import Call, Mode
 from shared.errors import Conflict, LakehouseError, NotFound, RateLimited
-from shared.journal import Journal
-from shared.pool import BlockingPool
 from shared.wire.observerd_streams import (
     StreamAlarm,
     StreamFed,
@@ -54,7 +53,7 @@ class Held:
         self.stream = stream
 
 
-class Streams:
+class Streams(Kept):
     """All streams by name.
 
     Args:
@@ -62,29 +61,11 @@ class Streams:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder)
-        self._pool = BlockingPool("observerd-streams", 1, 64)
+        super().__init__("streams", folder)
         self._held: dict[str, Held] = {}
         # One change at a time: records and memory then have one order.
         self._changing = asyncio.Lock()
         self._kept = 0
-
-    # --- start and stop
-
-    async def open(self) -> None:
-        """Reads the newest checkpoint and what came after it."""
-        await self._pool.run(self._journal.open)
-        await self._pool.run(self._load)
-
-    async def close(self) -> None:
-        """Closes the journal."""
-        await self._journal.aclose()
-        self._pool.close()
-
-    def check(self) -> str:
-        """ "ok", or why nothing can be kept."""
-        failure = self._journal.failure
-        return "ok" if failure is None else failure.message
 
     def _load(self) -> None:
         checkpoint = self._journal.latest_checkpoint()
