@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.queryd.core.jsontext import (
-    BARE,
     FLOATS,
     NUMBERS,
-    TIMESTAMPS,
     SqlType,
     distinct_names,
+    write_plain,
     write_value,
 )
 
@@ -35,31 +34,19 @@ def write_row_csv(columns: Sequence[SqlType]) -> str:
 
 def write_cell(kind: SqlType, x: str) -> str:
     """SQL for the text of `x`, an expression of type `kind`; NULL where `x` is."""
-    if kind.id in NUMBERS or kind.id in BARE or kind.id == "time with time zone":
+    plain = write_plain(kind, x)
+    if plain is not None:
+        return plain
+    if kind.id in NUMBERS:
         return f"{x}::VARCHAR"
     if kind.id in FLOATS:
         return (
             f"CASE WHEN isfinite({x}) THEN {x}::VARCHAR WHEN isnan({x}) THEN 'NaN' "
             f"WHEN {x} > 0 THEN 'Infinity' WHEN {x} < 0 THEN '-Infinity' END"
         )
-    if kind.id in TIMESTAMPS:
-        return _write_timestamp(x, x, "")
-    if kind.id == "timestamp with time zone":
-        return _write_timestamp(x, f"make_timestamp(epoch_us({x}))", "Z")
-    if kind.id == "timestamp_ns":
-        return f"replace({x}::VARCHAR, ' ', 'T')"
-    if kind.id == "blob":
-        return f"base64({x})"
     if kind.members:
         return f"CASE WHEN {x} IS NOT NULL THEN {_write_quoted(write_value(kind, x))} END"
     return _write_quoted(f"{x}::VARCHAR")
-
-
-def _write_timestamp(x: str, local: str, zone: str) -> str:
-    return (
-        f"CASE WHEN {x} IS NULL THEN NULL WHEN isfinite({x}) "
-        f"THEN concat({local}::DATE, 'T', {local}::TIME, '{zone}') ELSE {x}::VARCHAR END"
-    )
 
 
 def _write_quoted(text: str) -> str:

@@ -95,17 +95,9 @@ def write_value(kind: SqlType, x: str, depth: int = 0) -> str:
             f"WHEN isnan({x}) THEN '\"NaN\"' WHEN {x} > 0 THEN '\"Infinity\"' "
             "ELSE '\"-Infinity\"' END"
         )
-    if kind.id in BARE or kind.id == "time with time zone":
-        return f"coalesce('\"' || {x}::VARCHAR || '\"', 'null')"
-    if kind.id in TIMESTAMPS:
-        return _write_timestamp(x, x, "")
-    if kind.id == "timestamp with time zone":
-        # The same microseconds without a zone: in UTC, and for the far ends of time too.
-        return _write_timestamp(x, f"make_timestamp(epoch_us({x}))", "Z")
-    if kind.id == "timestamp_ns":
-        return f"coalesce('\"' || replace({x}::VARCHAR, ' ', 'T') || '\"', 'null')"
-    if kind.id == "blob":
-        return f"coalesce('\"' || base64({x}) || '\"', 'null')"
+    plain = write_plain(kind, x)
+    if plain is not None:
+        return f"coalesce('\"' || {plain} || '\"', 'null')"
     if kind.members:
         return _write_nested(kind, x, depth)
     return f"coalesce(to_json({x}::VARCHAR)::VARCHAR, 'null')"
@@ -122,11 +114,28 @@ def _write_json(x: str) -> str:
     )
 
 
+def write_plain(kind: SqlType, x: str) -> str | None:
+    """SQL for the text of `x` where it holds nothing to escape, NULL where `x` is; None for
+    other types, and for numbers, whose text is no string's in JSON.
+    """
+    if kind.id in BARE or kind.id == "time with time zone":
+        return f"{x}::VARCHAR"
+    if kind.id in TIMESTAMPS:
+        return _write_timestamp(x, x, "")
+    if kind.id == "timestamp with time zone":
+        # The same microseconds without a zone: in UTC, and for the far ends of time too.
+        return _write_timestamp(x, f"make_timestamp(epoch_us({x}))", "Z")
+    if kind.id == "timestamp_ns":
+        return f"replace({x}::VARCHAR, ' ', 'T')"
+    if kind.id == "blob":
+        return f"base64({x})"
+    return None
+
+
 def _write_timestamp(x: str, local: str, zone: str) -> str:
     return (
-        f"CASE WHEN {x} IS NULL THEN 'null' WHEN isfinite({x}) "
-        f"THEN concat('\"', {local}::DATE, 'T', {local}::TIME, '{zone}\"') "
-        f"ELSE concat('\"', {x}, '\"') END"
+        f"CASE WHEN isfinite({x}) THEN concat({local}::DATE, 'T', {local}::TIME, '{zone}') "
+        f"ELSE {x}::VARCHAR END"
     )
 
 
