@@ -277,10 +277,16 @@ async def test_a_worker_that_unpacked_has_its_memory_for_the_next(trio: Trio, na
     response = await trio.post(f"dataset={name}", bytes(pa.compress(CSV, codec="zstd")))
     assert response.status_code == 200, response.text
     workers: Workers = trio.app.state.workers
-    (pid,) = workers.idle_pids()
+    # One of them did it; the others are smaller.
+    held = [read_data_kib(pid) for pid in workers.idle_pids()]
+    assert 0 < max(held) < 900 * 1024
+
+
+def read_data_kib(pid: int) -> int:
+    """KiB of a process's data segment, as its limit counts it."""
     status = Path(f"/proc/{pid}/status").read_text()
-    held = next(line for line in status.splitlines() if line.startswith("VmData:"))
-    assert int(held.split()[1]) < 900 * 1024
+    line = next(line for line in status.splitlines() if line.startswith("VmData:"))
+    return int(line.split()[1])
 
 
 async def test_tabs_are_told_by_the_content_type(trio: Trio, name: str) -> None:

@@ -170,7 +170,7 @@ class Console:
                 "This request comes from another site, so it was not carried out. "
                 "Open the console by its own address and try again."
             )
-        if self._desk.door.has_token(visit.request.scope):
+        if self._desk.door.token and self._desk.door.has_token(visit.request.scope):
             return  # no page elsewhere can send that header
         given = headers.get(CSRF_HEADER, "")
         if not given and not page.raw and headers.get("content-type", "").startswith(FORM):
