@@ -42,8 +42,9 @@ class CatalogdClient(ServiceClient):
         """Makes objects part of a dataset; safe to send again after any failure.
 
         Raises:
-            Conflict: the columns do not fit (the details name each), or the dataset was
-                deleted since its identity was asked for.
+            Conflict: the columns do not fit (the details name each), the dataset was deleted
+                since its identity was asked for, its current snapshot is not `base_snapshot`,
+                or it does not hold a file that a rewrite takes out.
             Unprocessable: an object is missing or cannot be part of a dataset.
         """
         response = await self.request(

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shared.wire.base import Request, Response, WithSchema
 
 # Names that every engine takes unquoted in lower case, short enough for any file system.
 DATASET_NAME = r"^[a-z][a-z0-9_]{0,62}$"
-Mode = Literal["append", "replace"]
+Mode = Literal["append", "replace", "rewrite"]
 # An ingest id may be anything printable; it stands percent-encoded in a path.
 INGEST_ID = r"^[^\x00-\x1f\x7f]+$"
 ObjectKey = Annotated[str, Field(min_length=1, max_length=4096)]
+# A data file of a snapshot: its `uri` as `files` tells it, or its object's key.
+DataFileName = Annotated[str, Field(min_length=1, max_length=4096)]
 
 
 class Rejects(Response):
@@ -42,6 +44,11 @@ class RegisterRequest(Request):
     table's schema grow (new columns, lossless widening) instead of answering 409; with
     mode=replace it becomes that of the objects. `uuid`, when given, is the identity under
     which the write began: 409 if the dataset was deleted since.
+
+    mode=rewrite takes the files in `removes` out and puts the objects in, in one snapshot; all
+    other files stay. A file that the current snapshot does not hold is 409 and changes
+    nothing: somebody has rewritten it. `base_snapshot` makes any write conditional: 409 when
+    the dataset's current snapshot is another (empty: when it has one).
     """
 
     name: str = Field(pattern=DATASET_NAME)
@@ -51,6 +58,14 @@ class RegisterRequest(Request):
     evolve: bool = False
     uuid: str | None = Field(default=None, max_length=36)
     record: IngestRecord | None = None
+    removes: list[DataFileName] = Field(default=[], max_length=10_000)
+    base_snapshot: str | None = Field(default=None, max_length=20, pattern=r"^\d*$")
+
+    @model_validator(mode="after")
+    def _check_removes(self) -> RegisterRequest:
+        if self.removes and self.mode != "rewrite":
+            raise ValueError("removes needs mode=rewrite")
+        return self
 
 
 class RegisterResponse(WithSchema):
@@ -90,11 +105,15 @@ class IngestFound(WithSchema):
 
 
 class DataFile(Response):
-    """One Parquet file of a snapshot."""
+    """One Parquet file of a snapshot.
+
+    `key` is its object's key in storaged; null where the address does not tell it.
+    """
 
     uri: str
     size: int
     rows: int
+    key: str | None = None
 
 
 class Dataset(WithSchema):

@@ -352,7 +352,7 @@ def test_updates_without_copies_are_what_pyiceberg_makes_of_them(tmp_path: Path)
     staged.set_columns(file.columns)
     ids = {("x",): 1, ("y",): 2}
     staged.add_snapshot(
-        [make_data_file(file, file.columns, ids)], replace=True, ingest_id="i", now_ms=1
+        [make_data_file(file, file.columns, ids)], mode="replace", ingest_id="i", now_ms=1
     )
     staged.expire_snapshots(3)
     kinds = {type(update).__name__ for update in staged.updates}

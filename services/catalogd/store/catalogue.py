@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from services.catalogd.core.addresses import find_key
 from services.catalogd.core.ingests import Order
 from services.catalogd.store.database import sqlite_uri
 from services.catalogd.store.figures import Figures
@@ -57,6 +58,7 @@ class Catalogue:
         self._figures = figures
         # In a bucket the metadata lies beside the data, for engines anywhere.
         self._address = config.storage.address
+        self._folder = f"file://{config.data_dir('storaged') / 'objects'}/"
         own = f"{self._address}_catalog" if self._address else f"file://{directory / 'warehouse'}"
         self._warehouse = section.warehouse or own
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,6 +115,7 @@ class Catalogue:
                 self._figures.observe(same.status, 0.0)
                 return same
         infos = await self._ask_storaged(request.objects)
+        removes = await self._locate(request.name, request.removes)
         order = Order(
             name=request.name,
             mode=request.mode,
@@ -121,6 +124,8 @@ class Catalogue:
             uuid=request.uuid,
             record=request.record,
             objects=tuple((info.key, info.etag) for info in infos),
+            removes=tuple(sorted(removes)),
+            base=request.base_snapshot,
         )
         files: list[ParquetFile] = []
         for start in range(0, len(infos), READ_AT_ONCE):
@@ -189,9 +194,25 @@ class Catalogue:
                 assert self._loop is not None, "open() has not run"
                 storage = (self._address, self._objects, self._loop) if self._address else None
                 self._rooms = build_rooms(
-                    self._pointers, self._warehouse, self._keep, self._figures, storage
+                    self._pointers,
+                    self._warehouse,
+                    self._keep,
+                    self._figures,
+                    storage,
+                    lambda uri: find_key(uri, self._address, self._folder),
                 )
             return self._rooms
+
+    async def _locate(self, dataset: str, names: list[str]) -> set[str]:
+        """Addresses of the files that a rewrite takes out, named by address or by key."""
+        addresses = {name for name in names if "://" in name}
+        keys = sorted(set(names) - addresses)
+        found, missing = await self._describe_objects(keys)
+        if missing:
+            from services.catalogd.store.changes import missing_files
+
+            raise missing_files(dataset, missing)
+        return addresses | {info.uri for info in found.values()}
 
     async def _ask_storaged(self, keys: list[str]) -> list[ObjectInfo]:
         twice = [key for key, count in Counter(keys).items() if count > 1]
@@ -200,6 +221,18 @@ class Catalogue:
                 f"Object {twice[0]!r} is named more than once. Name each object once.",
                 details={"objects": twice[:_NAMED]},
             )
+        found, missing = await self._describe_objects(keys)
+        if missing:
+            missing.sort()
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise Unprocessable(
+                f"storaged has no object {missing[0]!r}{more}. Store it, then register it.",
+                details={"missing": missing[:_NAMED], "missing_count": len(missing)},
+            )
+        return [found[key] for key in keys]
+
+    async def _describe_objects(self, keys: list[str]) -> tuple[dict[str, ObjectInfo], list[str]]:
+        """What storaged has of these keys, and those it has not."""
         found: dict[str, ObjectInfo] = {}
         missing: list[str] = []
         waiting = iter(keys)
@@ -217,14 +250,7 @@ class Catalogue:
                     group.create_task(ask())
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        if missing:
-            missing.sort()
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise Unprocessable(
-                f"storaged has no object {missing[0]!r}{more}. Store it, then register it.",
-                details={"missing": missing[:_NAMED], "missing_count": len(missing)},
-            )
-        return [found[key] for key in keys]
+        return found, missing
 
     async def _count(self) -> None:
         self._figures.datasets.set(await self._reads.run(self._pointers.count_datasets))

@@ -8,7 +8,8 @@ and an append; and the new snapshot's time is always later than the one before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import cast
 
 from pyiceberg.manifest import (
     DataFile,
@@ -34,10 +35,11 @@ from pyiceberg.table.update import (
 )
 from pyiceberg.table.update.snapshot import _MergeAppendFiles, _SnapshotProducer
 
-from services.catalogd.core.schema import assign_ids
+from services.catalogd.core.schema import Mode, assign_ids
 from services.catalogd.core.snapshots import choose_expired
 from services.catalogd.core.types import Columns
 from services.catalogd.store.iceberg import from_schema, read_ids, render_name_mapping, to_schema
+from shared.errors import Conflict
 
 # Properties of every table made here. Small manifests are merged, so that their number stays
 # small; only so far that a merge rewrites a bounded number of entries; and superseded
@@ -89,20 +91,35 @@ class Changes(Transaction):
         self._stage(tuple(updates))
 
     def add_snapshot(
-        self, files: Iterable[DataFile], *, replace: bool, ingest_id: str, now_ms: int
+        self,
+        files: Iterable[DataFile],
+        *,
+        mode: Mode,
+        ingest_id: str,
+        now_ms: int,
+        removes: Collection[str] = (),
     ) -> int:
-        """Stages one snapshot: the files beside the present ones, or in their place.
+        """Stages one snapshot: the files beside the present ones, or in the place of some or all.
 
         Writes the manifests. Gives the snapshot's id.
+
+        Args:
+            removes: addresses of the files that a rewrite takes out.
+
+        Raises:
+            Conflict: one of them is not in the current snapshot.
         """
-        kind = _ReplaceFiles if replace else _AppendFiles
         present = self.table_metadata.current_snapshot() is not None
+        takes = present and (mode == "replace" or bool(removes))
+        kind = _ReplaceFiles if mode == "replace" else _RewriteFiles if removes else _AppendFiles
         producer = kind(
-            operation=Operation.OVERWRITE if replace and present else Operation.APPEND,
+            operation=Operation.OVERWRITE if takes else Operation.APPEND,
             transaction=self,
             io=self._table.io,
             snapshot_properties={INGEST_ID: ingest_id},
         )
+        if isinstance(producer, _RewriteFiles):
+            producer.plan(self._table.name()[-1], frozenset(removes))
         for file in files:
             producer.append_data_file(file)
         updates, requirements = producer._commit()
@@ -166,17 +183,88 @@ class _ReplaceFiles(_SnapshotProducer["_ReplaceFiles"]):
             for entry in self.fetch_manifest_entry(manifest)
             if entry.data_file.content == DataFileContent.DATA
         ]
-        self._deleted_data_files = {entry.data_file for entry in live}
-        return [self._mark_deleted(entry) for entry in live]
+        self._deleted_data_files = every_file(live)
+        return [mark_entry(entry, ManifestEntryStatus.DELETED, self._snapshot_id) for entry in live]
 
-    def _mark_deleted(self, entry: ManifestEntry) -> ManifestEntry:
-        return ManifestEntry.from_args(
-            status=ManifestEntryStatus.DELETED,
-            snapshot_id=self._snapshot_id,
-            sequence_number=entry.sequence_number,
-            file_sequence_number=entry.file_sequence_number,
-            data_file=entry.data_file,
-        )
+
+class _RewriteFiles(_AppendFiles):
+    """A snapshot of the new files beside the present ones without some of them."""
+
+    def plan(self, dataset: str, removes: Collection[str]) -> None:
+        """Finds the files to take out.
+
+        Raises:
+            Conflict: one is not in the current snapshot.
+        """
+        self._kept: list[ManifestFile] = []
+        self._thinned: list[list[ManifestEntry]] = []
+        self._gone: list[ManifestEntry] = []
+        snapshot = self._transaction.table_metadata.current_snapshot()
+        for manifest in snapshot.manifests(self._io) if snapshot else ():
+            if manifest.content != ManifestContent.DATA:
+                self._kept.append(manifest)
+                continue
+            live = self.fetch_manifest_entry(manifest)
+            gone = [entry for entry in live if entry.data_file.file_path in removes]
+            self._gone += gone
+            if not gone:
+                if live:
+                    self._kept.append(manifest)
+            elif len(gone) < len(live):
+                names = {entry.data_file.file_path for entry in gone}
+                self._thinned.append([e for e in live if e.data_file.file_path not in names])
+        found = {entry.data_file.file_path for entry in self._gone}
+        if missing := sorted(set(removes) - found):
+            raise missing_files(dataset, missing)
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        thinned: list[ManifestFile] = []
+        for entries in self._thinned:
+            spec = self._transaction.table_metadata.spec()
+            with self.new_manifest_writer(spec) as writer:
+                for entry in entries:
+                    writer.existing(entry)
+            thinned.append(writer.to_manifest_file())
+        return thinned + self._kept
+
+    def _deleted_entries(self) -> list[ManifestEntry]:
+        self._deleted_data_files = every_file(self._gone)
+        return [
+            mark_entry(entry, ManifestEntryStatus.DELETED, self._snapshot_id)
+            for entry in self._gone
+        ]
+
+
+def every_file(entries: Iterable[ManifestEntry]) -> set[DataFile]:
+    """Their files, one as often as it is there: the summary's totals count each.
+
+    pyiceberg declares a set, in which an object that two ingests named would count once.
+    """
+    return cast("set[DataFile]", [entry.data_file for entry in entries])
+
+
+def mark_entry(
+    entry: ManifestEntry, status: ManifestEntryStatus, snapshot_id: int
+) -> ManifestEntry:
+    """The entry of the same file with another status, from this snapshot on."""
+    return ManifestEntry.from_args(
+        status=status,
+        snapshot_id=snapshot_id,
+        sequence_number=entry.sequence_number,
+        file_sequence_number=entry.file_sequence_number,
+        data_file=entry.data_file,
+    )
+
+
+def missing_files(dataset: str, missing: Collection[str]) -> Conflict:
+    """What a rewrite hears whose files are not there (any more)."""
+    shown = sorted(missing)
+    more = f" and {len(shown) - 1} more" if len(shown) > 1 else ""
+    return Conflict(
+        f"Dataset {dataset} does not hold {shown[0]!r}{more} now: another write took it out. "
+        "Nothing was changed; ask for its files, and plan the write anew.",
+        details={"dataset": dataset, "missing": shown[:20], "missing_count": len(shown)},
+    )
 
 
 def apply_updates(

@@ -19,6 +19,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    or_,
     select,
     update,
 )
@@ -154,7 +155,11 @@ class Pointers:
         later = INGESTS.alias()
         replaced = exists().where(
             later.c.dataset_uuid == uuid,
-            later.c.mode == "replace",
+            # An upsert sent again after another upsert may say something else by then.
+            or_(
+                later.c.mode == "replace",
+                and_(later.c.mode == "rewrite", INGESTS.c.mode == "rewrite"),
+            ),
             later.c.seq > INGESTS.c.seq,
         )
         query = select(INGESTS, replaced.label("superseded")).where(

@@ -7,6 +7,7 @@ parsed once is kept, within limits.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import orjson
 from cachetools import LRUCache
@@ -41,11 +42,23 @@ FileFacts = tuple[str, int, int]
 
 
 class Reader:
-    """What is in the datasets of one catalogue."""
+    """What is in the datasets of one catalogue.
 
-    def __init__(self, pointers: Pointers, catalog: DatasetCatalog) -> None:
+    Args:
+        pointers: the catalogue's database.
+        catalog: opens metadata.
+        find_key: the object's key for a data file's address, where it is known.
+    """
+
+    def __init__(
+        self,
+        pointers: Pointers,
+        catalog: DatasetCatalog,
+        find_key: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._pointers = pointers
         self._catalog = catalog
+        self._find_key = find_key
         self._files: LRUCache[str, list[FileFacts]] = LRUCache(
             CACHED_FILES, getsizeof=lambda files: len(files) + 1
         )
@@ -144,7 +157,7 @@ class Reader:
             dataset=name,
             uuid=str(metadata.table_uuid),
             snapshot_id=str(chosen) if chosen is not None else "",
-            files=show_files(files),
+            files=show_files(files, self._find_key),
             columns=show_columns(from_schema(schema)),
         )
 

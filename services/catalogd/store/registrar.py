@@ -32,7 +32,7 @@ from services.catalogd.core.schema import (
 )
 from services.catalogd.core.types import Columns
 from services.catalogd.store.catalog import DatasetCatalog, discard_written
-from services.catalogd.store.changes import TABLE_PROPERTIES, Changes
+from services.catalogd.store.changes import TABLE_PROPERTIES, Changes, missing_files
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.fileio import SyncFailed, disk_full, is_disk_full
 from services.catalogd.store.iceberg import from_schema, read_ids, to_schema
@@ -147,6 +147,7 @@ class Registrar:
         ingest_id, found = self._find_same(order, identity, metadata)
         if found is not None and metadata is not None:
             return show_unchanged(order.name, metadata, found)
+        require_base(order, metadata)
         if metadata is None or location is None:
             table = self._stage_new(order, identity, files)
         else:
@@ -159,7 +160,8 @@ class Registrar:
             planned = plan_columns(order.name, present, given, order.mode, order.evolve)
             changes.set_columns(planned)
         filled = [file for file in files if file.rows]
-        if order.mode == "append" and metadata and not filled and not changes.updates:
+        idle = order.mode != "replace" and not filled and not order.removes
+        if idle and metadata and not changes.updates:
             # Nothing to add: the ingest alone is noted, for a retry to find.
             snapshot = metadata.current_snapshot_id or 0
             ingest = self._make_ingest(order, ingest_id, snapshot, metadata)
@@ -188,7 +190,7 @@ class Registrar:
         """The write's id, and the write itself when the dataset has it already."""
         if order.ingest_id is not None:
             return order.ingest_id, self._pointers.find_ingest(identity, order.ingest_id)
-        digest = digest_write(identity, order.mode, order.objects)
+        digest = digest_write(identity, order.mode, order.objects, order.removes)
         base = metadata.current_snapshot_id if metadata else None
         if order.mode == "replace" and base is not None:
             latest = self._pointers.find_replace_of(identity, base)
@@ -228,7 +230,8 @@ class Registrar:
         try:
             snapshot = changes.add_snapshot(
                 [make_data_file(file, columns, ids) for file in files],
-                replace=order.mode == "replace",
+                mode=order.mode,
+                removes=order.removes,
                 ingest_id=ingest_id,
                 now_ms=self._now_ms(),
             )
@@ -250,6 +253,25 @@ class Registrar:
             record=order.record.model_dump_json() if order.record else None,
             made_ms=self._now_ms(),
         )
+
+
+def require_base(order: Order, metadata: TableMetadata | None) -> None:
+    """Holds a write to the snapshot that it was planned on, where it names one.
+
+    Raises:
+        Conflict: the current snapshot is another, or the files to take out are of a dataset
+            that is not there.
+    """
+    current = metadata.current_snapshot_id if metadata else None
+    found = "" if current is None else str(current)
+    if order.base is not None and order.base != found:
+        raise Conflict(
+            f"Dataset {order.name} has changed since this write was planned; nothing was changed. "
+            "Plan it again on what is there now.",
+            details={"dataset": order.name, "base_snapshot": order.base, "snapshot_id": found},
+        )
+    if order.removes and not found:
+        raise missing_files(order.name, order.removes)
 
 
 def check_alike(files: Sequence[ParquetFile]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.catalogd.store.catalog import DatasetCatalog
@@ -29,11 +30,13 @@ def build_rooms(
     keep: int,
     figures: Figures,
     storage: tuple[str, Objects, asyncio.AbstractEventLoop] | None = None,
+    find_key: Callable[[str], str | None] = lambda _: None,
 ) -> Rooms:
     """Opens the catalogue of a database and a warehouse.
 
     Args:
         storage: the bucket's address, storaged's client and its loop, where there is a bucket.
+        find_key: the object's key for an address, where it is known.
     """
     catalog = DatasetCatalog(
         pointers,
@@ -42,7 +45,7 @@ def build_rooms(
         ObjectBridge(*storage) if storage else None,
     )
     registrar = Registrar(pointers, catalog, keep, now_ms, figures)
-    return Rooms(Reader(pointers, catalog), registrar)
+    return Rooms(Reader(pointers, catalog, find_key), registrar)
 
 
 def now_ms() -> int:

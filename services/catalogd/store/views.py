@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from pyiceberg.schema import Schema
 from pyiceberg.table.metadata import TableMetadata
@@ -96,9 +96,13 @@ def _total(snapshot: Snapshot | None, name: str) -> int:
     return int(snapshot.summary.get(name, "0") or 0)
 
 
-def show_files(files: Iterable[tuple[str, int, int]]) -> list[wire.DataFile]:
-    """Files as the wire has them: address, bytes, rows."""
-    return [wire.DataFile(uri=uri, size=size, rows=rows) for uri, size, rows in files]
+def show_files(
+    files: Iterable[tuple[str, int, int]], find_key: Callable[[str], str | None]
+) -> list[wire.DataFile]:
+    """Files as the wire has them: address, bytes, rows, key."""
+    return [
+        wire.DataFile(uri=uri, size=size, rows=rows, key=find_key(uri)) for uri, size, rows in files
+    ]
 
 
 def show_unchanged(name: str, metadata: TableMetadata, found: Ingest) -> wire.RegisterResponse:
