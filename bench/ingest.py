@@ -113,7 +113,10 @@ class WorkerAlone:
         begun = time.perf_counter()
         self._process.stdin.write(json.dumps(job.to_json()) + "\n")
         self._process.stdin.flush()
-        while (event := json.loads(self._process.stdout.readline()))["event"] == "stage":
+        while (event := json.loads(self._process.stdout.readline()))["event"] in (
+            "stage",
+            "progress",
+        ):
             pass
         seconds = time.perf_counter() - begun
         shutil.rmtree(work)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
-from shared.wire.base import Request, WithSchema
+from shared.wire.base import Request, Response, WithSchema
 from shared.wire.catalogd import DATASET_NAME, Rejects
 
 INGEST_PATH = "/ingest"
+JOBS_PATH = "/ingest/jobs"
+JOB_ID = r"^j[0-9a-f]{16}$"
 # The multipart field that holds the file.
 FILE_FIELD = "file"
 
 Mode = Literal["append", "replace"]
 Contract = Literal["evolve", "freeze", "discard_row", "discard_value"]
+JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class IngestQuery(Request):
@@ -72,3 +75,66 @@ class IngestResult(WithSchema):
     rejects: Rejects
     warnings: list[str] = []
     duplicate: bool = False
+
+
+class JobSource(Response):
+    """What a job ingests: a body of so many bytes that was received, or an object in storage."""
+
+    bytes: int
+    object: str | None = None
+
+
+class JobProgress(Response):
+    """How far a job is.
+
+    `stage` is one of queued, fetching (an object), sampling, reading, converting, matching and
+    rewriting (an upsert), storing, registering, done, failed, cancelled. `bytes_read` of
+    `bytes_total` is the stage's own pass over the file; `rows` and `rejects` are counted while
+    it is read, and in the end are those of the result. `note` says why a job waits.
+    """
+
+    stage: str
+    bytes_read: int = 0
+    bytes_total: int | None = None
+    rows: int = 0
+    rejects: int = 0
+    parts_stored: int = 0
+    parts_total: int | None = None
+    note: str | None = None
+
+
+class JobFailure(Response):
+    """Why a job failed: what the request would have been answered with."""
+
+    code: str
+    status: int
+    message: str
+    details: dict[str, Any] = {}
+
+
+class IngestJob(Response):
+    """An ingest that goes on by itself, also when ingestd is killed and started again.
+
+    `result` is there once it is `done`, `error` once it has `failed`; lists leave the result
+    out. Times are RFC 3339 in UTC.
+    """
+
+    job_id: str
+    status: JobStatus
+    dataset: str
+    mode: str
+    contract: str
+    source: JobSource
+    created_at: str
+    started_at: str | None = None
+    finished_at: str | None = None
+    progress: JobProgress
+    result: IngestResult | None = None
+    error: JobFailure | None = None
+
+
+class IngestJobs(Response):
+    """Jobs, newest first. `next_cursor` asks for what follows."""
+
+    jobs: list[IngestJob]
+    next_cursor: str | None = None

@@ -335,7 +335,7 @@ async def test_a_body_over_the_cap_leaves_nothing(tmp_path: Path) -> None:
 
 async def test_ready_names_its_dependencies(trio: Trio) -> None:
     response = await trio.ingestd.get("/ready")
-    assert response.json()["checks"] == {"storaged": "ok", "catalogd": "ok"}
+    assert response.json()["checks"] == {"storaged": "ok", "catalogd": "ok", "jobs": "ok"}
 
 
 async def test_figures_tell_what_was_done(tmp_path: Path) -> None:

@@ -120,9 +120,9 @@ class Trio:
         return [one["key"] for one in answer["objects"]]
 
     def leftovers(self) -> list[Path]:
-        """What lies in ingestd's data directory but its lock."""
+        """What lies in ingestd's data directory but its lock and the jobs' journal."""
         folder = self.config.data_dir("ingestd")
-        return [entry for entry in folder.iterdir() if entry.name != ".lock"]
+        return [entry for entry in folder.iterdir() if entry.name not in (".lock", "jobs")]
 
 
 @asynccontextmanager

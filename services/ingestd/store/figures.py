@@ -8,7 +8,7 @@ from services.ingestd.core.job import Outcome
 
 
 class Figures:
-    """Ingests by outcome, rows, bytes, seconds by stage; workers; the queue."""
+    """Ingests by outcome, rows, bytes, seconds by stage; workers; the queue; jobs."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._ingests = Counter(
@@ -48,6 +48,21 @@ class Figures:
         self._waiting = Gauge(
             "lakehouse_ingestd_queue", "Conversions waiting for a worker", registry=registry
         )
+
+        self._jobs = Gauge("lakehouse_ingestd_jobs", "Jobs by state", ("state",), registry=registry)
+        self._jobs_ended = Counter(
+            "lakehouse_ingestd_jobs_ended_total", "Jobs by how they ended", ("status",),
+            registry=registry,
+        )  # fmt: skip
+
+    def jobs(self, *, running: int, waiting: int) -> None:
+        """Sets how many jobs run and wait."""
+        self._jobs.labels("running").set(running)
+        self._jobs.labels("waiting").set(waiting)
+
+    def job_ended(self, status: str) -> None:
+        """Counts a job that ended."""
+        self._jobs_ended.labels(status).inc()
 
     def ended(self, outcome: str) -> None:
         """Counts one ingest."""

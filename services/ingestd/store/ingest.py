@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from services.ingestd.core.job import Job, Limits, Outcome, Part
 from services.ingestd.core.options import Options, make_ingest_id
+from services.ingestd.store.account import Account
 from services.ingestd.store.figures import Figures
+from services.ingestd.store.going import Going
 from services.ingestd.store.spool import Spool, Upload
+from services.ingestd.store.turns import Turns
 from services.ingestd.store.workers import Workers
 from shared.clients.catalogd import CatalogdClient
 from shared.clients.storaged import StoragedClient
-from shared.errors import Conflict, LakehouseError, NotFound, PreconditionFailed
+from shared.errors import Conflict, NotFound, PreconditionFailed
 from shared.sections.data import IngestdSection
-from shared.telling import RunTeller, judge_failure, since
+from shared.telling import RunTeller
 from shared.wire.catalogd import (
     Dataset,
     IngestFound,
@@ -40,6 +41,15 @@ MiB = 1024 * 1024
 _ATTEMPTS = 3
 # Parts sent to storaged at once.
 _UPLOADS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What an ingest is asked to do: the dataset, its uuid when it began, and how."""
+
+    dataset: str
+    uuid: str
+    options: Options
 
 
 class Ingests:
@@ -81,62 +91,54 @@ class Ingests:
             unpacked_bytes=section.max_unpacked_mb * MiB,
             unpack_ratio=section.max_unpack_ratio,
         )
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        # The same input into the same dataset once at a time: the second finds the first.
+        self._inputs = Turns()
+
+    async def begin(self, dataset: str) -> str:
+        """The dataset's uuid; a worker is started meanwhile.
+
+        First of all, so that a catalogue that is down is told before gigabytes are received.
+        """
+        identity = await self._catalog.reserve_identity(dataset)
+        self._workers.warm()
+        return identity.uuid
+
+    def account(self, dataset: str) -> Account:
+        """Counts and tells of one ingest, from here to its end."""
+        return Account(dataset, self._figures, self._teller)
 
     async def run(
-        self, dataset: str, options: Options, pieces: AsyncIterator[bytes]
+        self, work: Work, upload: Upload, folder: Path, going: Going | None = None
     ) -> IngestResult:
-        """Ingests one file.
+        """Ingests one file that was received.
 
         Args:
-            dataset: its name, checked.
-            options: how.
-            pieces: the file's bytes.
+            work: into what, and how.
+            upload: the file.
+            folder: for what is made of it; the caller removes it.
+            going: what is told of it; a request's when there is none.
 
         Raises:
             LakehouseError: it cannot be done; nothing was registered.
         """
-        outcome, status, begun = "gone", "cancelled", time.perf_counter()
-        result: IngestResult | None = None
-        try:
-            result = await self._run(dataset, options, pieces)
-            outcome, status = "duplicate" if result.duplicate else "done", "ok"
-            return result
-        except LakehouseError as error:
-            status, outcome = judge_failure(error)
-            raise
-        finally:
-            self._figures.ended(outcome)
-            if self._teller is not None:
-                self._teller.tell(
-                    "ingest",
-                    since(begun),
-                    status=status,
-                    error=None if result is not None else outcome,
-                    task_signature=f"ingest:{dataset}"[:200],
-                    attributes=_describe(result),
-                )
+        going = going or Going()
+        async with self._inputs.take(f"{work.uuid}/{upload.sha256}"):
+            found = await self._find_own(work, going)
+            if found is not None:
+                return repeat(work.dataset, found, duplicate=False)
+            ingest_id, found = await going.insist(lambda: self._name(work, upload))
+            if found is not None:
+                return repeat(work.dataset, found)
+            return await self._ingest(work, ingest_id, upload, folder, going)
 
-    async def _run(
-        self, dataset: str, options: Options, pieces: AsyncIterator[bytes]
-    ) -> IngestResult:
-        # First, so that a catalogue that is down is told before gigabytes are received.
-        identity = await self._catalog.reserve_identity(dataset)
-        self._workers.warm()
-        async with self._spool.folder() as folder:
-            upload = await self._spool.receive(pieces, folder)
-            self._figures.received(upload.size)
-            async with self._alone(f"{identity.uuid}/{upload.sha256}"):
-                ingest_id, found = await self._name(dataset, identity.uuid, options, upload)
-                if found is not None:
-                    return repeat(dataset, found)
-                return await self._ingest(
-                    dataset, identity.uuid, ingest_id, options, upload, folder
-                )
+    async def _find_own(self, work: Work, going: Going) -> IngestFound | None:
+        """What this very job registered before its process died."""
+        named = going.named
+        if named is None:
+            return None
+        return await going.insist(lambda: self._catalog.find_ingest(work.dataset, named))
 
-    async def _name(
-        self, dataset: str, uuid: str, options: Options, upload: Upload
-    ) -> tuple[str, IngestFound | None]:
+    async def _name(self, work: Work, upload: Upload) -> tuple[str, IngestFound | None]:
         """The ingest's id, and what came of it if it was done before.
 
         An ingest whose rows a later replace took away is not in the table any more; sending
@@ -144,36 +146,31 @@ class Ingests:
         """
         repetition = 0
         while True:
-            ingest_id = make_ingest_id(upload.sha256, options, uuid, repetition)
-            found = await self._catalog.find_ingest(dataset, ingest_id)
+            ingest_id = make_ingest_id(upload.sha256, work.options, work.uuid, repetition)
+            found = await self._catalog.find_ingest(work.dataset, ingest_id)
             if found is None or not found.superseded:
                 return ingest_id, found
             repetition += 1
 
     async def _ingest(
-        self,
-        dataset: str,
-        uuid: str,
-        ingest_id: str,
-        options: Options,
-        upload: Upload,
-        folder: Path,
+        self, work: Work, ingest_id: str, upload: Upload, folder: Path, going: Going
     ) -> IngestResult:
         attempt = 0
+        options = work.options
         while True:
-            table = await self._describe(dataset)
-            work = folder / f"work-{attempt}"
-            work.mkdir()
+            table = await going.insist(lambda: self._describe(work.dataset))
+            made = folder / f"work-{attempt}"
+            made.mkdir()
             job = Job(
                 source=str(upload.path),
-                folder=str(work),
+                folder=str(made),
                 ingest_id=ingest_id,
                 options=options,
                 table=None if table is None else columns_of(table),
                 limits=self._limits,
             )
-            outcome = await self._workers.convert(job)
-            keys, rejects = await self._store(uuid, outcome)
+            outcome = await self._convert(job, going)
+            keys, rejects = await self._store(work.uuid, outcome, going)
             record = IngestRecord(
                 rows_in=outcome.rows_in,
                 rows_out=outcome.rows_out,
@@ -183,26 +180,33 @@ class Ingests:
                 warnings=list(outcome.warnings),
             )
             request = RegisterRequest(
-                name=dataset,
+                name=work.dataset,
                 objects=keys,
                 mode=options.mode,
                 ingest_id=ingest_id,
                 evolve=options.contract == "evolve",
-                uuid=uuid,
+                uuid=work.uuid,
                 record=record,
             )
+            await going.register_as(ingest_id)
             try:
-                response = await self._catalog.register(request)
+                response = await going.insist(partial(self._catalog.register, request))
             except Conflict:
                 attempt += 1
-                now = await self._describe(dataset)
+                going.unseal()
+                now = await going.insist(lambda: self._describe(work.dataset))
                 if attempt == _ATTEMPTS or fingerprint_of(now) == fingerprint_of(table):
                     raise
                 # Another write changed the table meanwhile; convert to what it is now.
-                await self._spool.remove(work)
+                await self._spool.remove(made)
                 continue
             self._figures.stored(outcome)
             return answer(ingest_id, response, record)
+
+    async def _convert(self, job: Job, going: Going) -> Outcome:
+        return await going.insist(
+            lambda: self._workers.convert(job, going.track.hear, queued=going.queued)
+        )
 
     async def _describe(self, dataset: str) -> Dataset | None:
         try:
@@ -210,7 +214,7 @@ class Ingests:
         except NotFound:
             return None
 
-    async def _store(self, uuid: str, outcome: Outcome) -> tuple[list[str], Rejects]:
+    async def _store(self, uuid: str, outcome: Outcome, going: Going) -> tuple[list[str], Rejects]:
         """Puts parts and rejects into storaged; gives the parts' keys."""
         keyed = [
             (f"datasets/{uuid}/{part.sha256}-{number}.parquet", part)
@@ -223,12 +227,23 @@ class Ingests:
             rejects = Rejects(count=outcome.rejects, object=key)
             wanted.append((key, outcome.sidecar))
         limit = asyncio.Semaphore(_UPLOADS)
+        track = going.track
+        track.enter(
+            "storing",
+            rows=outcome.rows_out,
+            rejects=outcome.rejects,
+            parts_stored=0,
+            parts_total=len(wanted),
+        )
 
         async def put(key: str, part: Part) -> None:
             async with limit:
                 # The key names the content: what is under it already is the same.
                 with contextlib.suppress(PreconditionFailed):
-                    await self._objects.put_object(key, Path(part.path), if_none_match=True)
+                    await going.insist(
+                        lambda: self._objects.put_object(key, Path(part.path), if_none_match=True)
+                    )
+            track.update(parts_stored=track.now.parts_stored + 1)
 
         tasks = [asyncio.create_task(put(key, part)) for key, part in wanted]
         try:
@@ -238,19 +253,6 @@ class Ingests:
                 task.cancel()
             await asyncio.wait(tasks)
         return [key for key, _ in keyed], rejects
-
-    @asynccontextmanager
-    async def _alone(self, name: str) -> AsyncGenerator[None]:
-        """Lets the same input into the same dataset once at a time: the second finds the first."""
-        lock, users = self._locks.get(name, (asyncio.Lock(), 0))
-        self._locks[name] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(name)
-            if users > 1:
-                self._locks[name] = (lock, users - 1)
 
 
 def columns_of(table: Dataset) -> tuple[tuple[str, str], ...]:
@@ -284,8 +286,8 @@ def answer(ingest_id: str, response: RegisterResponse, record: IngestRecord) -> 
     )
 
 
-def repeat(dataset: str, found: IngestFound) -> IngestResult:
-    """The answer to an ingest that was done before."""
+def repeat(dataset: str, found: IngestFound, *, duplicate: bool = True) -> IngestResult:
+    """The answer to an ingest that was done before, by another request unless told so."""
     record = found.record or IngestRecord(rows_in=0, rows_out=0)
     return IngestResult(
         dataset=dataset,
@@ -296,16 +298,5 @@ def repeat(dataset: str, found: IngestFound) -> IngestResult:
         rejects=record.rejects,
         schema=found.columns,
         warnings=record.warnings,
-        duplicate=True,
+        duplicate=duplicate,
     )
-
-
-def _describe(result: IngestResult | None) -> dict[str, Any]:
-    if result is None:
-        return {}
-    return {
-        "rows_in": result.rows_in,
-        "rows_out": result.rows_out,
-        "rejects": result.rejects.count,
-        "duplicate": result.duplicate,
-    }

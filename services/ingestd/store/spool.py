@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,9 @@ from shared.pool import BlockingPool
 
 # Pieces are gathered to this size: a hand-over to a thread costs more than a few KiB.
 PIECE = 1024 * 1024
+# The body in its folder.
+SOURCE = "source"
+_PREFIX = "ingest-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Upload:
 class Spool:
     """Folders for ingests under way; nothing in them outlives its ingest.
 
+    A job's folder outlives the process: its body was acknowledged.
+
     Args:
         root: the daemon's data directory.
         pool: for writing and removing; with room for every request at once.
@@ -42,31 +47,89 @@ class Spool:
     def __init__(self, root: Path, pool: BlockingPool) -> None:
         self._root = root
         self._pool = pool
+        self._handed_on: set[str] = set()
 
-    def clear(self) -> None:
-        """Removes what a process that died left behind. Call with the directory locked."""
+    def clear(self, keep: Collection[str] = ()) -> None:
+        """Removes what a process that died left behind. Call with the directory locked.
+
+        Args:
+            keep: names of folders that are still needed. Of an ingest's folder the body alone
+                is: what was being made of it is made again.
+        """
         self._root.mkdir(parents=True, exist_ok=True)
         for entry in self._root.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
+            if entry.name in keep:
+                for made in entry.iterdir() if entry.name.startswith(_PREFIX) else ():
+                    if made.name != SOURCE:
+                        _remove(made)
             elif entry.name != LOCK_NAME:
-                entry.unlink(missing_ok=True)
+                _remove(entry)
 
     @asynccontextmanager
     async def folder(self) -> AsyncGenerator[Path]:
-        """A folder for one ingest, removed afterwards whatever happens.
+        """A folder for one ingest, removed afterwards unless it was handed on (`hand_on`).
 
         Raises:
             InsufficientStorage: the disk is full.
         """
         try:
-            path = Path(tempfile.mkdtemp(prefix="ingest-", dir=self._root))
+            path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._root))
         except OSError as error:
             raise explain_write(error) from error
         try:
             yield path
         finally:
-            await self.remove(path)
+            if path.name in self._handed_on:
+                self._handed_on.discard(path.name)
+            else:
+                await self.remove(path)
+
+    def hand_on(self, folder: Path) -> None:
+        """Leaves a folder to whoever removes it later."""
+        self._handed_on.add(folder.name)
+
+    def at(self, name: str) -> Path:
+        """The folder of this name."""
+        return self._root / name
+
+    async def make(self, name: str) -> Path:
+        """A folder of this name, empty but for a body that was received.
+
+        Raises:
+            InsufficientStorage: the disk is full.
+        """
+        try:
+            await self._pool.run(self._make, name)
+        except OSError as error:
+            raise explain_write(error) from error
+        return self._root / name
+
+    def _make(self, name: str) -> None:
+        folder = self._root / name
+        folder.mkdir(exist_ok=True)
+        for made in folder.iterdir():
+            if made.name != SOURCE:
+                _remove(made)
+
+    async def sync(self, folder: Path) -> None:
+        """Makes a received body durable, and its folder's name.
+
+        Raises:
+            InsufficientStorage: the disk is full.
+        """
+
+        def sync() -> None:
+            for path in (folder / SOURCE, folder, self._root):
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+
+        try:
+            await self._pool.run(sync)
+        except OSError as error:
+            raise explain_write(error) from error
 
     async def remove(self, folder: Path) -> None:
         """Removes a folder with all in it; what is under way when the caller leaves is ended."""
@@ -78,7 +141,7 @@ class Spool:
         Raises:
             InsufficientStorage: the disk is full.
         """
-        path = folder / "source"
+        path = folder / SOURCE
         digest = hashlib.sha256()
         size = 0
         held = bytearray()
@@ -124,3 +187,10 @@ def explain_write(error: OSError) -> Exception:
             "again."
         )
     return error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

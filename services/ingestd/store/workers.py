@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
 from typing import Any
 
 from services.ingestd.core.job import Job, Outcome
@@ -22,6 +23,9 @@ from shared.errors import BY_CODE, Internal, LakehouseError, RateLimited, Unavai
 from shared.sections.data import IngestdSection
 
 logger = logging.getLogger("lakehouse.ingestd.workers")
+
+# Told of a worker's stages and figures as they come.
+Hear = Callable[[dict[str, Any]], None]
 
 # Nothing of the daemon's environment is a worker's business. Times are in UTC; large blocks
 # come from the heap, where they are used again, and not from the kernel each time.
@@ -77,8 +81,11 @@ class Worker:
         """Whether it has not been seen to end."""
         return self._process.returncode is None
 
-    async def convert(self, job: Job) -> Outcome:
+    async def convert(self, job: Job, hear: Hear | None = None) -> Outcome:
         """Has one job done.
+
+        Args:
+            hear: gets what the worker tells of its progress.
 
         Raises:
             LakehouseError: what the worker answered.
@@ -98,6 +105,8 @@ class Worker:
                     raise cls(event["message"], details=event["details"])
                 case "log":
                     logger.error("Worker %d: %s", self.pid, event["message"])
+                case _ if hear is not None:
+                    hear(event)
                 case _:
                     logger.debug("Worker %d: %s", self.pid, event)
 
@@ -143,14 +152,19 @@ class Workers:
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def convert(self, job: Job) -> Outcome:
+    async def convert(self, job: Job, hear: Hear | None = None, *, queued: bool = False) -> Outcome:
         """Converts a file in a worker, waiting for one if all are busy.
+
+        Args:
+            hear: gets what the worker tells of its progress.
+            queued: it has been in a queue of its own, and is not refused by this one.
 
         Raises:
             RateLimited: too many are waiting.
             LakehouseError: what became of the conversion.
         """
-        if self._slots.locked() and self._waiting >= self._section.queue_length:
+        full = self._slots.locked() and self._waiting >= self._section.queue_length
+        if full and not queued:
             raise RateLimited(
                 f"{self._section.workers} conversions run and {self._waiting} wait. "
                 "Try again later.",
@@ -164,7 +178,7 @@ class Workers:
             self._waiting -= 1
             self._gauge()
         try:
-            return await self._run(job)
+            return await self._run(job, hear)
         finally:
             self._slots.release()
 
@@ -187,11 +201,11 @@ class Workers:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    async def _run(self, job: Job) -> Outcome:
+    async def _run(self, job: Job, hear: Hear | None) -> Outcome:
         worker = await self._take()
         reason = "crashed"
         try:
-            outcome = await worker.convert(job)
+            outcome = await worker.convert(job, hear)
         except WorkerGone:
             status = await self._end_now(worker, reason)
             logger.error("Worker %d ended with status %d during a conversion", worker.pid, status)

@@ -1,8 +1,8 @@
 """The worker's loop: a job a line on standard input, events a line on standard output.
 
-Events: `{"event": "stage", "name": …}` while a job runs, `{"event": "log", "message": …}`
-for what the daemon's log should have, then `{"event": "done", "outcome": …}` or
-`{"event": "failed", "code", "message", "details"}`.
+Events: `{"event": "stage", "name": …}` and, with the meter's figures, `{"event": "progress", …}`
+while a job runs, `{"event": "log", "message": …}` for what the daemon's log should have, then
+`{"event": "done", "outcome": …}` or `{"event": "failed", "code", "message", "details"}`.
 The worker ends when its input does, in the middle of a job too: whoever started it is gone.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 from services.ingestd.core.job import Job
 from services.ingestd.worker.convert import convert
 from services.ingestd.worker.duck import disk_full, is_disk_full
+from services.ingestd.worker.meter import Ticker
 from shared.errors import Internal, LakehouseError
 
 logger = logging.getLogger("lakehouse.ingestd.worker")
@@ -31,10 +32,13 @@ class Channel:
     def __init__(self) -> None:
         self._file = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)
+        self._lock = threading.Lock()
 
     def send(self, **event: Any) -> None:
         """Writes one event."""
-        self._file.write(json.dumps(event).encode() + b"\n")
+        line = json.dumps(event).encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
 
 
 class ChannelHandler(logging.Handler):
@@ -69,7 +73,8 @@ def read_jobs(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
 def run_job(job: Job, channel: Channel) -> None:
     """Does one job and tells how it went."""
     try:
-        outcome = convert(job, lambda name: channel.send(event="stage", name=name))
+        with Ticker(lambda figures: channel.send(event="progress", **figures)):
+            outcome = convert(job, lambda name: channel.send(event="stage", name=name))
     except LakehouseError as error:
         failure = error
     except Exception as error:

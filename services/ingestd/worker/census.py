@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from services.ingestd.core.census import Census, Counts
 from services.ingestd.core.fields import Dialect
+from services.ingestd.worker.meter import METER
 from services.ingestd.worker.text import TextFile
 
 
@@ -48,6 +49,7 @@ def count_file(
 ) -> Counts:
     """The census of a whole file."""
     census = Census(dialect.delimiter[:1], dialect.quote)
+    METER.follow(text.size, lambda: census.counts.size, lambda: census.counts.records)
     told = on_irregular is None
     for block in text.blocks():
         census.feed(block)

@@ -17,6 +17,7 @@ import duckdb
 from services.ingestd.core.checks import MACROS, quote_name, quote_text
 from services.ingestd.core.fields import Dialect
 from services.ingestd.core.job import Limits, Part
+from services.ingestd.worker.meter import METER
 from shared.errors import InsufficientStorage, Internal, LakehouseError, Unprocessable
 
 logger = logging.getLogger("lakehouse.ingestd.worker")
@@ -139,7 +140,9 @@ class Session:
             },
         )
         self.execute("SET TimeZone = 'UTC'")
-        self.execute("SET enable_progress_bar = false")
+        # It is measured for whoever follows the job, and not printed.
+        self.execute("SET enable_progress_bar = true")
+        self.execute("SET enable_progress_bar_print = false")
         for macro in MACROS:
             self.execute(macro)
 
@@ -246,11 +249,14 @@ class Session:
                 f"COPY (SELECT {expressions} FROM {self.read(source)}{where}) "
                 f"TO {quote_text(str(place))} ({', '.join(options)})"
             )
+            METER.follow_query(self._connection, source.size)
             try:
                 written = self.execute(statement).fetchall()
             except OutOfMemory:
                 self.save_memory()
                 continue
+            finally:
+                METER.end_query()
             parts = [(Path(row[0]), int(row[1])) for row in written if row[1]]
             if all(path.stat().st_size <= limit for path, _ in parts):
                 return [

@@ -17,6 +17,7 @@ from pathlib import Path
 from services.ingestd.core.fields import Dialect, write_cells
 from services.ingestd.core.layout import Layout
 from services.ingestd.core.records import Kind, Record, RecordReader
+from services.ingestd.worker.meter import METER
 from services.ingestd.worker.text import TextFile
 from shared.errors import Internal
 
@@ -78,6 +79,7 @@ def normalise(
     rows_path, rejects_path = folder / "rows.csv", folder / "rejects.jsonl"
     with rows_path.open("wb") as rows_file, rejects_path.open("wb") as rejects_file:
         writer = Writer(rows_file, rejects_file, dialect, layout.dialect.quote)
+        METER.follow(text.size, lambda: counted.bytes, lambda: writer.rows, lambda: writer.rejects)
         for line in layout.preamble:
             writer.write_reject(line, 1, "preamble", "stands above the header")
         reader.skip_lines(layout.skipped_lines)
@@ -108,10 +110,12 @@ class CountedBlocks:
         self._newline = newline
         self._last = newline
         self._ends = 0
+        self.bytes = 0
 
     def __iter__(self) -> Iterator[bytes]:
         for block in self._blocks:
             self._ends += block.count(self._newline)
+            self.bytes += len(block)
             self._last = block[-1:] or self._last
             yield block
 
