@@ -84,7 +84,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         with DirectoryLock(config.data_dir("ingestd")):
             app.state.workers = workers = Workers(section, figures)
-            ingests = Ingests(section, spool, workers, objects, catalog, figures, teller)
+            ingests = Ingests(section, spool, workers, objects, catalog, figures, pool, teller)
             app.state.jobs = jobs = Jobs(section, job_folder, spool, ingests, objects, figures)
             app.state.intake = Intake(section, spool, ingests, jobs, objects)
             try:

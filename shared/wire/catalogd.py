@@ -34,6 +34,8 @@ class IngestRecord(Request):
     source_bytes: int = Field(default=0, ge=0)
     source_sha256: str = ""
     warnings: list[str] = []
+    inserted: int | None = Field(default=None, ge=0)
+    updated: int | None = Field(default=None, ge=0)
 
 
 class RegisterRequest(Request):

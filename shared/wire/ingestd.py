@@ -15,7 +15,7 @@ JOB_ID = r"^j[0-9a-f]{16}$"
 # The multipart field that holds the file.
 FILE_FIELD = "file"
 
-Mode = Literal["append", "replace"]
+Mode = Literal["append", "replace", "upsert"]
 Contract = Literal["evolve", "freeze", "discard_row", "discard_value"]
 JobStatus = Literal["queued", "running", "done", "failed", "cancelled"]
 
@@ -33,8 +33,9 @@ class IngestQuery(Request):
     )
     mode: str = Field(
         default="append",
-        description="append adds the rows to the dataset; replace puts them in place of all others",
-        json_schema_extra={"enum": ["append", "replace"]},
+        description="append adds the rows to the dataset; replace puts them in place of all "
+        "others; upsert puts them in place of those with their keys, and adds the rest",
+        json_schema_extra={"enum": ["append", "replace", "upsert"]},
     )
     contract: str = Field(
         default="freeze",
@@ -43,7 +44,9 @@ class IngestQuery(Request):
         "discard_value makes such values NULL and lists them",
         json_schema_extra={"enum": ["evolve", "freeze", "discard_row", "discard_value"]},
     )
-    key: str | None = Field(default=None, description="Not supported; for mode=upsert")
+    key: str | None = Field(
+        default=None, description="For mode=upsert: the columns that tell rows apart, by commas"
+    )
     header: str = Field(default="auto", description="Whether there is one: true, false or auto")
     delimiter: str | None = Field(default=None, description="Between fields: , ; | tab or another")
     quote: str | None = Field(default=None, description="Around fields; none for no quotes")
@@ -64,7 +67,8 @@ class IngestResult(WithSchema):
     column_name, error_type, message, raw_line. Under contract=discard_value it also lists
     the values that became NULL (error_type `discarded_value`), which `rejects.count` does not
     count, because their rows were kept. `duplicate`: the same input was ingested before with
-    the same options, and nothing was written.
+    the same options, and nothing was written. `inserted` and `updated`, of an upsert alone, add
+    up to `rows_out`: rows with a key that was new, and rows that took others' place.
     """
 
     dataset: str
@@ -75,6 +79,8 @@ class IngestResult(WithSchema):
     rejects: Rejects
     warnings: list[str] = []
     duplicate: bool = False
+    inserted: int | None = None
+    updated: int | None = None
 
 
 class JobSource(Response):

@@ -161,7 +161,7 @@ async def test_a_worker_ends_with_its_input_in_the_middle_of_a_job(tmp_path: Pat
     (tmp_path / "work").mkdir()
     worker = await Worker.start(make_config(tmp_path).ingestd)
     job = Job(str(source), str(tmp_path / "work"), "i", Options(), None, Limits())
-    converting = asyncio.create_task(worker.convert(job))
+    converting = asyncio.create_task(worker.do(job.to_json()))
     await until(lambda: any((tmp_path / "work").iterdir()), 30)
     worker.close_input()
     with pytest.raises(WorkerGone):

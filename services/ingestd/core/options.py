@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import re
@@ -20,6 +21,9 @@ MODES: tuple[str, ...] = get_args(Mode)
 CONTRACTS: tuple[str, ...] = get_args(Contract)
 # Part of every ingest id: a change of what the same input becomes makes another ingest.
 IDENTITY_VERSION = 1
+
+# Columns of a key.
+_MOST_KEY = 16
 
 _DATASET = re.compile(DATASET_NAME)
 _WORDS = {
@@ -72,6 +76,7 @@ class Options:
     quote: str | None = None
     escape: str | None = None
     encoding: str | None = None
+    key: tuple[str, ...] = ()
 
     def given(self) -> Given:
         """What is known of the file's dialect."""
@@ -124,8 +129,6 @@ def parse_options(query: IngestQuery, media: Media) -> Options:
             f"mode={mode[:20]!r} is not supported. Use one of: {', '.join(MODES)}.",
             details={"supported": list(MODES)},
         )
-    if query.key is not None:
-        raise Invalid("key names the rows to replace in an upsert, and mode=upsert is not there.")
     if contract not in CONTRACTS:
         raise Invalid(
             f"There is no contract {contract[:20]!r}. Use one of: {', '.join(CONTRACTS)}.",
@@ -142,6 +145,7 @@ def parse_options(query: IngestQuery, media: Media) -> Options:
         quote=_parse_mark("quote", query.quote, most=1, empty=True),
         escape=_parse_mark("escape", query.escape, most=1),
         encoding=None if charset is None else parse_encoding(charset),
+        key=parse_key(mode, query.key),
     )
     marks = [mark for mark in (options.delimiter, options.quote) if mark]
     if len(set(marks)) < len(marks):
@@ -235,7 +239,7 @@ def make_ingest_id(
         {
             "version": IDENTITY_VERSION,
             "input": input_sha256,
-            "options": asdict(options),
+            "options": _identify(options),
             "dataset": dataset_uuid,
             "repetition": repetition,
         },
@@ -245,9 +249,46 @@ def make_ingest_id(
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def _identify(options: Options) -> dict[str, Any]:
+    """The options that make one ingest differ from another, in plain form.
+
+    What came later is left out where it says nothing, so that older ids stay what they are.
+    """
+    plain = asdict(options)
+    if not plain["key"]:
+        del plain["key"]
+    return plain
+
+
 def options_from(values: Mapping[str, Any]) -> Options:
     """Options from their plain form (`dataclasses.asdict`)."""
-    return Options(**values)
+    plain: dict[str, Any] = {**values, "key": tuple(values.get("key", ()))}
+    return Options(**plain)
+
+
+def parse_key(mode: str, key: str | None) -> tuple[str, ...]:
+    """The columns of an upsert's key: names divided by commas, in double quotes where need be.
+
+    Raises:
+        Invalid: there is none where there must be, or one where there must not.
+    """
+    if mode != "upsert":
+        if key is not None:
+            raise Invalid("key names the rows that mode=upsert replaces; it needs that mode.")
+        return ()
+    try:
+        (names,) = csv.reader([key or ""], skipinitialspace=True, strict=True)
+    except (csv.Error, ValueError):
+        names = []
+    found = tuple(name.strip() for name in names)
+    if not found or not all(found) or len({name.casefold() for name in found}) < len(found):
+        raise Invalid(
+            "mode=upsert needs key, the columns that tell rows apart: key=id or key=site,number. "
+            "A name with a comma stands in double quotes; none may be named twice."
+        )
+    if len(found) > _MOST_KEY:
+        raise Invalid(f"A key has at most {_MOST_KEY} columns.")
+    return found
 
 
 def _parse_header(value: str) -> bool | None:

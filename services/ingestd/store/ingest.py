@@ -7,23 +7,24 @@ collects them), and the same request again brings the work to its end exactly on
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from services.ingestd.core.job import Job, Limits, Outcome, Part
+from services.ingestd.core.job import Job, Limits, Outcome
 from services.ingestd.core.options import Options, make_ingest_id
 from services.ingestd.store.account import Account
 from services.ingestd.store.figures import Figures
 from services.ingestd.store.going import Going
+from services.ingestd.store.parts import PartStore
 from services.ingestd.store.spool import Spool, Upload
 from services.ingestd.store.turns import Turns
+from services.ingestd.store.upserts import ColumnsChanged, Upsert, Upserts
 from services.ingestd.store.workers import Workers
 from shared.clients.catalogd import CatalogdClient
 from shared.clients.storaged import StoragedClient
-from shared.errors import Conflict, NotFound, PreconditionFailed
+from shared.errors import Conflict, NotFound, Unavailable
+from shared.pool import BlockingPool
 from shared.sections.data import IngestdSection
 from shared.telling import RunTeller
 from shared.wire.catalogd import (
@@ -32,15 +33,12 @@ from shared.wire.catalogd import (
     IngestRecord,
     RegisterRequest,
     RegisterResponse,
-    Rejects,
 )
 from shared.wire.ingestd import IngestResult
 
 MiB = 1024 * 1024
 # How often a conversion is done anew because the table changed under it.
 _ATTEMPTS = 3
-# Parts sent to storaged at once.
-_UPLOADS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,7 @@ class Ingests:
         objects: stores parts.
         catalog: knows datasets.
         figures: where ingests are counted.
+        pool: for writing files of tables that an upsert reads.
         teller: told how each went.
     """
 
@@ -73,12 +72,12 @@ class Ingests:
         objects: StoragedClient,
         catalog: CatalogdClient,
         figures: Figures,
+        pool: BlockingPool,
         teller: RunTeller | None = None,
     ) -> None:
         self._teller = teller
         self._spool = spool
         self._workers = workers
-        self._objects = objects
         self._catalog = catalog
         self._figures = figures
         self._limits = Limits(
@@ -93,6 +92,12 @@ class Ingests:
         )
         # The same input into the same dataset once at a time: the second finds the first.
         self._inputs = Turns()
+        # Held by an upsert that others were faster than: further writes wait for it.
+        self._gates = Turns()
+        self._parts = PartStore(objects)
+        self._upserts = Upserts(
+            workers, self._parts, objects, pool, catalog, self._gates, self._limits
+        )
 
     async def begin(self, dataset: str) -> str:
         """The dataset's uuid; a worker is started meanwhile.
@@ -141,8 +146,9 @@ class Ingests:
     async def _name(self, work: Work, upload: Upload) -> tuple[str, IngestFound | None]:
         """The ingest's id, and what came of it if it was done before.
 
-        An ingest whose rows a later replace took away is not in the table any more; sending
-        its input again means to have them again, under the next id in line.
+        An ingest whose rows a later replace took away, or an upsert's a later upsert, is not in
+        the table any more; sending its input again means to have them again, under the next
+        id in line.
         """
         repetition = 0
         while True:
@@ -156,7 +162,6 @@ class Ingests:
         self, work: Work, ingest_id: str, upload: Upload, folder: Path, going: Going
     ) -> IngestResult:
         attempt = 0
-        options = work.options
         while True:
             table = await going.insist(lambda: self._describe(work.dataset))
             made = folder / f"work-{attempt}"
@@ -165,43 +170,62 @@ class Ingests:
                 source=str(upload.path),
                 folder=str(made),
                 ingest_id=ingest_id,
-                options=options,
+                options=work.options,
                 table=None if table is None else columns_of(table),
                 limits=self._limits,
             )
             outcome = await self._convert(job, going)
-            keys, rejects = await self._store(work.uuid, outcome, going)
+            parts = await self._parts.put_outcome(work.uuid, outcome, going)
             record = IngestRecord(
                 rows_in=outcome.rows_in,
                 rows_out=outcome.rows_out,
-                rejects=rejects,
+                rejects=parts.rejects,
                 source_bytes=upload.size,
                 source_sha256=upload.sha256,
                 warnings=list(outcome.warnings),
             )
-            request = RegisterRequest(
-                name=work.dataset,
-                objects=keys,
-                mode=options.mode,
-                ingest_id=ingest_id,
-                evolve=options.contract == "evolve",
-                uuid=work.uuid,
-                record=record,
+            upsert = Upsert(
+                work.dataset,
+                work.uuid,
+                work.options,
+                ingest_id,
+                outcome,
+                parts,
+                fingerprint_of(table),
+                record,
+                made,
             )
-            await going.register_as(ingest_id)
+            register = self._upserts.run if work.options.key else self._register
             try:
-                response = await going.insist(partial(self._catalog.register, request))
-            except Conflict:
+                response, record = await register(upsert, going)
+            except (Conflict, ColumnsChanged) as error:
                 attempt += 1
                 going.unseal()
                 now = await going.insist(lambda: self._describe(work.dataset))
-                if attempt == _ATTEMPTS or fingerprint_of(now) == fingerprint_of(table):
-                    raise
+                same = fingerprint_of(now) == fingerprint_of(table)
+                if attempt == _ATTEMPTS or (same and isinstance(error, Conflict)):
+                    raise error if isinstance(error, Conflict) else _restless(work) from None
                 # Another write changed the table meanwhile; convert to what it is now.
                 await self._spool.remove(made)
                 continue
             self._figures.stored(outcome)
             return answer(ingest_id, response, record)
+
+    async def _register(self, write: Upsert, going: Going) -> tuple[RegisterResponse, IngestRecord]:
+        """Adds converted rows to their dataset, or puts them in place of all others."""
+        request = RegisterRequest(
+            name=write.dataset,
+            objects=write.parts.keys,
+            mode="replace" if write.options.mode == "replace" else "append",
+            ingest_id=write.ingest_id,
+            evolve=write.options.contract == "evolve",
+            uuid=write.uuid,
+            record=write.record,
+        )
+        await going.register_as(write.ingest_id)
+        async with self._gates.take(write.dataset):
+            response = await going.insist(partial(self._catalog.register, request))
+        return response, write.record
 
     async def _convert(self, job: Job, going: Going) -> Outcome:
         return await going.insist(
@@ -214,45 +238,13 @@ class Ingests:
         except NotFound:
             return None
 
-    async def _store(self, uuid: str, outcome: Outcome, going: Going) -> tuple[list[str], Rejects]:
-        """Puts parts and rejects into storaged; gives the parts' keys."""
-        keyed = [
-            (f"datasets/{uuid}/{part.sha256}-{number}.parquet", part)
-            for number, part in enumerate(outcome.parts)
-        ]
-        rejects = Rejects(count=outcome.rejects)
-        wanted = list(keyed)
-        if outcome.sidecar is not None:
-            key = f"datasets/{uuid}/rejects/{outcome.sidecar.sha256}.parquet"
-            rejects = Rejects(count=outcome.rejects, object=key)
-            wanted.append((key, outcome.sidecar))
-        limit = asyncio.Semaphore(_UPLOADS)
-        track = going.track
-        track.enter(
-            "storing",
-            rows=outcome.rows_out,
-            rejects=outcome.rejects,
-            parts_stored=0,
-            parts_total=len(wanted),
-        )
 
-        async def put(key: str, part: Part) -> None:
-            async with limit:
-                # The key names the content: what is under it already is the same.
-                with contextlib.suppress(PreconditionFailed):
-                    await going.insist(
-                        lambda: self._objects.put_object(key, Path(part.path), if_none_match=True)
-                    )
-            track.update(parts_stored=track.now.parts_stored + 1)
-
-        tasks = [asyncio.create_task(put(key, part)) for key, part in wanted]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-        return [key for key, _ in keyed], rejects
+def _restless(work: Work) -> Unavailable:
+    return Unavailable(
+        f"Others change the columns of dataset {work.dataset} without a pause; nothing was "
+        "changed. Send the same request again.",
+        headers={"Retry-After": "5"},
+    )
 
 
 def columns_of(table: Dataset) -> tuple[tuple[str, str], ...]:
@@ -282,6 +274,8 @@ def answer(ingest_id: str, response: RegisterResponse, record: IngestRecord) -> 
         rejects=record.rejects,
         schema=response.columns,
         warnings=record.warnings,
+        inserted=record.inserted,
+        updated=record.updated,
         duplicate=duplicate,
     )
 
@@ -298,5 +292,7 @@ def repeat(dataset: str, found: IngestFound, *, duplicate: bool = True) -> Inges
         rejects=record.rejects,
         schema=found.columns,
         warnings=record.warnings,
+        inserted=record.inserted,
+        updated=record.updated,
         duplicate=duplicate,
     )

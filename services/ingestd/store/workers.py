@@ -13,7 +13,7 @@ import json
 import logging
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.ingestd.core.job import Job, Outcome
@@ -81,8 +81,8 @@ class Worker:
         """Whether it has not been seen to end."""
         return self._process.returncode is None
 
-    async def convert(self, job: Job, hear: Hear | None = None) -> Outcome:
-        """Has one job done.
+    async def do(self, job: Mapping[str, Any], hear: Hear | None = None) -> dict[str, Any]:
+        """Has one job done; gives its outcome in plain form.
 
         Args:
             hear: gets what the worker tells of its progress.
@@ -93,13 +93,13 @@ class Worker:
         """
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
-            self._process.stdin.write(json.dumps(job.to_json()).encode() + b"\n")
+            self._process.stdin.write(json.dumps(job).encode() + b"\n")
             await self._process.stdin.drain()
         while True:
             event = await self._read_event()
             match event["event"]:
                 case "done":
-                    return Outcome.from_json(event["outcome"])
+                    return event["outcome"]
                 case "failed":
                     cls = BY_CODE.get(event["code"], Internal)
                     raise cls(event["message"], details=event["details"])
@@ -153,7 +153,13 @@ class Workers:
         self._closed = False
 
     async def convert(self, job: Job, hear: Hear | None = None, *, queued: bool = False) -> Outcome:
-        """Converts a file in a worker, waiting for one if all are busy.
+        """Converts a file in a worker; see `do`."""
+        return Outcome.from_json(await self.do(job.to_json(), hear, queued=queued))
+
+    async def do(
+        self, job: Mapping[str, Any], hear: Hear | None = None, *, queued: bool = False
+    ) -> dict[str, Any]:
+        """Has a job done in a worker, waiting for one if all are busy.
 
         Args:
             hear: gets what the worker tells of its progress.
@@ -201,11 +207,11 @@ class Workers:
         if self._ending:
             await asyncio.wait(self._ending)
 
-    async def _run(self, job: Job, hear: Hear | None) -> Outcome:
+    async def _run(self, job: Mapping[str, Any], hear: Hear | None) -> dict[str, Any]:
         worker = await self._take()
         reason = "crashed"
         try:
-            outcome = await worker.convert(job, hear)
+            outcome = await worker.do(job, hear)
         except WorkerGone:
             status = await self._end_now(worker, reason)
             logger.error("Worker %d ended with status %d during a conversion", worker.pid, status)

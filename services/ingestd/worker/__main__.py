@@ -15,11 +15,14 @@ import queue
 import resource
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from services.ingestd.core.job import Job
+from services.ingestd.core.merging import Merge
 from services.ingestd.worker.convert import convert
 from services.ingestd.worker.duck import disk_full, is_disk_full
+from services.ingestd.worker.merge import merge
 from services.ingestd.worker.meter import Ticker
 from shared.errors import Internal, LakehouseError
 
@@ -70,11 +73,18 @@ def read_jobs(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
     os._exit(0)
 
 
-def run_job(job: Job, channel: Channel) -> None:
+def do(values: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any]:
+    """Does one job, a conversion or a step of an upsert; gives its outcome in plain form."""
+    if "step" in values:
+        return merge(Merge.from_json(values), report)
+    return convert(Job.from_json(values), report).to_json()
+
+
+def run_job(values: dict[str, Any], channel: Channel) -> None:
     """Does one job and tells how it went."""
     try:
         with Ticker(lambda figures: channel.send(event="progress", **figures)):
-            outcome = convert(job, lambda name: channel.send(event="stage", name=name))
+            outcome = do(values, lambda name: channel.send(event="stage", name=name))
     except LakehouseError as error:
         failure = error
     except Exception as error:
@@ -86,7 +96,7 @@ def run_job(job: Job, channel: Channel) -> None:
             logger.exception("A conversion failed")
             failure = Internal("The conversion failed. The log of ingestd has the details.")
     else:
-        channel.send(event="done", outcome=outcome.to_json())
+        channel.send(event="done", outcome=outcome)
         return
     channel.send(
         event="failed", code=failure.code, message=failure.message, details=failure.details
@@ -102,7 +112,7 @@ def main() -> None:
     jobs: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=read_jobs, args=(jobs,), name="jobs", daemon=True).start()
     while True:
-        run_job(Job.from_json(jobs.get()), channel)
+        run_job(jobs.get(), channel)
 
 
 if __name__ == "__main__":

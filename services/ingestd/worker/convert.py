@@ -26,6 +26,7 @@ from services.ingestd.core.layout import Layout, find_layout
 from services.ingestd.core.records import RecordTooLong
 from services.ingestd.worker.census import CensusThread, count_file
 from services.ingestd.worker.duck import LINE_BYTES, Misfit, Session, Source, Unreadable
+from services.ingestd.worker.keyed import make_table
 from services.ingestd.worker.normalise import Normalised, normalise
 from services.ingestd.worker.sample import sample_rows
 from services.ingestd.worker.sidecar import Entry, read_entries, write_sidecar
@@ -121,7 +122,7 @@ class Conversion:
         rows = sample_rows(text, head, layout)
         held = sum(len(cell or b"") + 1 for row in rows for cell in row)
         row_bytes = max(1, held // max(1, len(rows)))
-        table = Table(self.session, plan, job.options.contract, row_bytes)
+        table = make_table(job.options, layout.names, self.session, plan, row_bytes)
         table.guess(rows)
         return layout, table
 

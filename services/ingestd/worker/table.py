@@ -96,12 +96,16 @@ class Table:
             Misfit: a value does not hold to its column's type, and `settle` or `profile`
                 has not been told of it.
         """
-        pairs = [(self._convert(one), one.name) for one in self.plan.columns]
+        pairs = self._pairs()
         if (len(pairs) > WIDE or self.row_bytes > LONG) and not self.session.frugal:
             self.session.save_memory()
         return self.session.copy(
             select_list(pairs), source, self._where(), ingest_id, self.row_bytes
         )
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """Expression and name of each column that is written."""
+        return [(self._convert(one), one.name) for one in self.plan.columns]
 
     def profile(self, source: Source) -> None:
         """Finds out over all rows the types that were only guessed."""
