@@ -128,15 +128,15 @@ class LinePattern:
 
     def __init__(self, names: tuple[str, ...], pattern: str) -> None:
         self.names = names
-        self._pattern = re.compile(rf"^{pattern}[ \t]*\r?\n", re.MULTILINE)
+        self._pattern = re.compile(rf"^{pattern}[ \t]*\r?\n".encode(), re.MULTILINE)
 
-    def split(self, lines: str) -> list[tuple[str, ...]] | None:
+    def split(self, lines: bytes) -> list[tuple[bytes, ...]] | None:
         """The values' texts as they stand in the JSON, a tuple a line; None if one differs.
 
         No match is longer than a line, so as many matches as lines are all the lines.
         """
         found = self._pattern.findall(lines)
-        if len(found) != lines.count("\n"):
+        if len(found) != lines.count(b"\n"):
             return None
         return [(one,) for one in found] if len(self.names) == 1 else found
 

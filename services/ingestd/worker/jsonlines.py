@@ -6,6 +6,7 @@ block at a time; all others one by one.
 
 from __future__ import annotations
 
+import gc
 import json
 from array import array
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.ingestd.core.dialect import detect_newline
+from services.ingestd.core.fields import is_text
 from services.ingestd.core.jsonlines import (
     BadLine,
     Kind,
@@ -40,7 +42,7 @@ _SAMPLE = 2000
 # Forms of line that are remembered: names in their order, and the columns they are.
 _FORMS = 1000
 # A first character of a value's JSON, and what it says.
-_FIRST = {'"': Kind.STRING, "n": Kind.NONE, "t": Kind.BOOLEAN, "f": Kind.BOOLEAN}
+_FIRST = {b'"': Kind.STRING, b"n": Kind.NONE, b"t": Kind.BOOLEAN, b"f": Kind.BOOLEAN}
 
 
 class ColumnFacts:
@@ -107,11 +109,15 @@ def read_json_lines(text: TextFile, folder: Path, record_bytes: int, most_column
     stager = Stager(folder)
     with rejects_path.open("wb") as file:
         reader = _Reader(stager, file, newline, record_bytes, most_columns)
+        # Rows come as tuples by the ten thousand, none of them in a circle; looking through
+        # them for one takes as long as making them.
+        gc.disable()
         try:
             for block in _whole_lines(counted, newline, record_bytes):
                 reader.read(block)
             rows = stager.close()
         finally:
+            gc.enable()
             stager.abandon()
     if rows.rows + reader.rejects + reader.blanks != counted.lines:
         raise Internal(
@@ -176,22 +182,19 @@ class _Reader:
     def read(self, block: bytes) -> None:
         """Reads the next block."""
         if self._pattern is not None and self._newline == b"\n" and len(block) <= self._limit:
-            try:
-                # What is not UTF-8, or ends without a line end, is looked at line by line.
-                found = self._pattern.split(block.decode()) if block[-1] == 10 else None
-            except UnicodeDecodeError:
-                found = None
+            # What is not UTF-8, or ends without a line end, is looked at line by line.
+            found = self._pattern.split(block) if block[-1] == 10 and is_text(block) else None
             if found is not None:
                 self._take_alike(self._pattern.names, found)
                 return
         self._take_lines(block)
 
-    def _take_alike(self, names: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    def _take_alike(self, names: tuple[str, ...], rows: list[tuple[bytes, ...]]) -> None:
         """Takes rows of the same names, their values as they stand in the JSON."""
         lines = pa.array(range(self._line + 1, self._line + 1 + len(rows)), pa.int64())
         self._line += len(rows)
         columns = {
-            index: self._take_tokens(self.facts[index], pa.array(tokens, pa.string()))
+            index: self._take_tokens(self.facts[index], pa.array(tokens, pa.binary()))
             for index, tokens in zip(
                 self._find_columns(names), zip(*rows, strict=True), strict=True
             )
@@ -200,20 +203,21 @@ class _Reader:
 
     def _take_tokens(self, facts: ColumnFacts, tokens: pa.Array) -> pa.Array:
         """The texts of plain values."""
-        first: list[str] = pc.unique(pc.utf8_slice_codeunits(tokens, 0, 1)).to_pylist()
+        first: list[bytes] = pc.unique(pc.binary_slice(tokens, 0, 1)).to_pylist()
         kinds = Kind.NONE
         for character in first:
             kinds |= _FIRST.get(character, Kind.NUMBER)
         values = tokens
         if kinds & Kind.STRING:
-            inner = pc.binary_slice(tokens.view(pa.binary()), 1, -1).view(pa.string())
-            if kinds == Kind.STRING and "n" not in first:
+            inner = pc.binary_slice(tokens, 1, -1)
+            if kinds == Kind.STRING and b"n" not in first:
                 values = inner
             else:
-                values = pc.if_else(pc.starts_with(tokens, '"'), inner, tokens)
-            facts.empties = facts.empties or pc.any(pc.equal(tokens, '""')).as_py()
-        if "n" in first:
-            values = pc.if_else(pc.equal(tokens, "null"), pa.scalar(None, pa.string()), values)
+                values = pc.if_else(pc.starts_with(tokens, b'"'), inner, tokens)
+            facts.empties = facts.empties or pc.any(pc.equal(tokens, b'""')).as_py()
+        if b"n" in first:
+            values = pc.if_else(pc.equal(tokens, b"null"), pa.scalar(None, pa.binary()), values)
+        values = values.view(pa.string())
         facts.kinds |= kinds
         if len(facts.sample) < _SAMPLE:
             facts.sample += values.slice(0, _SAMPLE_EACH).to_pylist()

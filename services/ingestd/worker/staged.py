@@ -7,6 +7,7 @@ and read together, by name.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,9 @@ class Stager:
         self._paths: list[Path] = []
         self._writer: pq.ParquetWriter | None = None
         self._schema = pa.schema([])
+        # Writes one table while the next is made.
+        self._thread = ThreadPoolExecutor(1, "stager")
+        self._writing: Future[None] | None = None
         self._held: list[pa.Table] = []
         self._held_bytes = 0
         self.width = 0
@@ -81,11 +85,21 @@ class Stager:
     def close(self) -> StagedRows:
         """Writes what is left."""
         self._flush()
+        self._wait()
         self.abandon()
         return StagedRows(tuple(self._paths), self.width, self.rows, self.size)
 
     def abandon(self) -> None:
-        """Closes the file under way."""
+        """Closes the file under way; what else is held is lost."""
+        self._thread.shutdown()
+        self._end_file()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+            self._writing = None
+
+    def _end_file(self) -> None:
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -93,8 +107,9 @@ class Stager:
     def _flush(self) -> None:
         if not self._held:
             return
+        self._wait()
         if self._writer is None or len(self._schema) < self.width + 1:
-            self.abandon()
+            self._end_file()
             names = [column(index) for index in range(self.width)]
             self._schema = pa.schema(
                 [(_LINE, pa.int64()), *((name, pa.string()) for name in names)]
@@ -109,9 +124,10 @@ class Stager:
                 write_statistics=False,
                 store_schema=False,
             )
-        table = pa.concat_tables(
-            [self._schema.empty_table(), *self._held], promote_options="default"
-        )
-        self._writer.write_table(table.select(self._schema.names))
-        self._held.clear()
-        self._held_bytes = 0
+        held, self._held, self._held_bytes = self._held, [], 0
+        self._writing = self._thread.submit(_write, self._writer, self._schema, held)
+
+
+def _write(writer: pq.ParquetWriter, schema: pa.Schema, held: list[pa.Table]) -> None:
+    table = pa.concat_tables([schema.empty_table(), *held], promote_options="default")
+    writer.write_table(table.select(schema.names))
