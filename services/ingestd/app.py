@@ -50,9 +50,11 @@ _KEY = "Names the request: sent again with the same content it is the same job"
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "The CSV file itself, or a form with the file in its field `file`",
+        "description": "The file itself, or a form with the file in its field `file`",
         "content": {
             "text/csv": {"schema": {"type": "string", "format": "binary"}},
+            "application/x-ndjson": {"schema": {"type": "string", "format": "binary"}},
+            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             "application/gzip": {"schema": {"type": "string", "format": "binary"}},
             "application/zstd": {"schema": {"type": "string", "format": "binary"}},
@@ -131,6 +133,8 @@ def create_app(
         content_length: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> Response:
         """Adds a file's rows to a dataset, puts them in place of all others, or of their keys'.
+
+        The file is CSV or the like, JSON lines or Parquet, and is told apart by what it holds.
 
         The file may be packed by gzip or Zstandard, or lie in storage already.
 

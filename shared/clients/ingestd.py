@@ -59,7 +59,7 @@ class IngestdClient(ServiceClient):
         *,
         mode: Mode = "append",
         contract: Contract = "freeze",
-        content_type: str = "text/csv",
+        content_type: str = "application/octet-stream",
         **options: str,
     ) -> IngestResult:
         """Adds a file's rows to a dataset, or puts them in place of others.
@@ -72,8 +72,8 @@ class IngestdClient(ServiceClient):
             source: the bytes, a file to read, or an iterator of pieces.
             mode: append, replace or upsert (with `key`).
             contract: what becomes of columns and values that do not go with the dataset.
-            content_type: of the body.
-            options: key, header, delimiter, quote, escape, encoding.
+            content_type: of the body, where more is to be said than its bytes say.
+            options: key, format, header, delimiter, quote, escape, encoding.
 
         Raises:
             Conflict: the file does not go with the dataset; the details name each column.
@@ -93,7 +93,7 @@ class IngestdClient(ServiceClient):
         *,
         mode: Mode = "append",
         contract: Contract = "freeze",
-        content_type: str = "text/csv",
+        content_type: str = "application/octet-stream",
         **options: str,
     ) -> IngestJob:
         """Like `ingest`, as a job that goes on by itself.

@@ -47,6 +47,11 @@ class IngestQuery(Request):
     key: str | None = Field(
         default=None, description="For mode=upsert: the columns that tell rows apart, by commas"
     )
+    format: str | None = Field(
+        default=None,
+        description="What the file is; found out otherwise",
+        json_schema_extra={"enum": ["csv", "jsonl", "parquet"]},
+    )
     header: str = Field(default="auto", description="Whether there is one: true, false or auto")
     delimiter: str | None = Field(default=None, description="Between fields: , ; | tab or another")
     quote: str | None = Field(default=None, description="Around fields; none for no quotes")

@@ -360,6 +360,36 @@ async def test_an_upsert_that_never_gets_in_between_says_so(
     assert (await upsert(trio, b"id,v\n1,b\n"))["updated"] == 1
 
 
+async def test_json_lines_are_upserted_with_their_lines(trio: Trio, tmp_path: Path) -> None:
+    await trio.post("dataset=w", b"id,name\n1,Ann\n2,Bob\n")
+    data = b'{"id": 2, "name": "a"}\n\n{"name": "x"}\nnot json\n{"id": 2, "name": "b"}\n'
+    answer = await upsert(trio, data, "key=id&format=jsonl")
+    assert (answer["rows_out"], answer["updated"]) == (1, 1)
+    rejects = await read_rejects(trio, answer, tmp_path)
+    assert [(line, kind) for line, _, kind, _, _ in rejects if kind.endswith("key")] == [
+        (1, "repeated_key"),
+        (3, "missing_key"),
+    ]
+    assert rejects[0][4] == '{"id": 2, "name": "a"}'
+    assert await trio.read_rows("w") == [("1", "Ann"), ("2", "b")]
+
+
+async def test_parquet_is_upserted_with_its_rows_numbers(trio: Trio, tmp_path: Path) -> None:
+    await trio.post("dataset=w", b"id,name\n1,Ann\n2,Bob\n")
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        pa.table({"id": pa.array([2, None, 3, 2], pa.int64()), "name": ["a", "b", "c", "d"]}), sink
+    )
+    answer = await upsert(trio, sink.getvalue().to_pybytes(), "key=id&format=parquet")
+    assert (answer["rows_out"], answer["updated"], answer["inserted"]) == (2, 1, 1)
+    rejects = await read_rejects(trio, answer, tmp_path)
+    assert [(line, kind) for line, _, kind, _, _ in rejects] == [
+        (1, "repeated_key"),
+        (2, "missing_key"),
+    ]
+    assert await trio.read_rows("w") == [("1", "Ann"), ("2", "d"), ("3", "c")]
+
+
 async def test_an_upsert_can_be_a_job(trio: Trio) -> None:
     await trio.post("dataset=w", BASE)
     sent = await trio.ingestd.post(

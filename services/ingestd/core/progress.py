@@ -14,6 +14,7 @@ _STAGES = {
     "census": "reading",
     "encoding": "reading",
     "normalise": "reading",
+    "read": "reading",
     "survey": "matching",
     "match": "matching",
     "rewrite": "rewriting",

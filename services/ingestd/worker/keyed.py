@@ -11,7 +11,8 @@ from services.ingestd.core.checks import quote_name, quote_text
 from services.ingestd.core.contract import Plan
 from services.ingestd.core.job import Part
 from services.ingestd.core.options import Options
-from services.ingestd.worker.duck import Session, Source, Unreadable
+from services.ingestd.core.sources import ColumnSource
+from services.ingestd.worker.duck import Rows, Session, Source, Unreadable
 from services.ingestd.worker.sidecar import Entry
 from services.ingestd.worker.table import Table
 from shared.errors import Unprocessable
@@ -55,12 +56,20 @@ class KeyedTable(Table):
         Unprocessable: the file has no such column.
     """
 
-    def __init__(self, options: Options, names: Sequence[str], session: Session, plan: Plan,
-                 row_bytes: int) -> None:  # fmt: skip
-        super().__init__(session, plan, options.contract, row_bytes)
+    def __init__(
+        self,
+        options: Options,
+        names: Sequence[str],
+        session: Session,
+        plan: Plan,
+        row_bytes: int,
+        sources: Sequence[ColumnSource] = (),
+    ) -> None:
+        self._misfits = self._odd = 0
+        super().__init__(session, plan, options.contract, row_bytes, sources)
         self._key = find_key(options.key, plan, names)
         self._numbered = False
-        self._odd = 0
+        self._read: Rows | None = None
 
     @property
     def rejects(self) -> int:
@@ -71,18 +80,19 @@ class KeyedTable(Table):
     def rejects(self, count: int) -> None:
         self._misfits = count
 
-    def write(self, source: Source, ingest_id: str) -> list[Part]:
+    def write(self, source: Rows, ingest_id: str) -> list[Part]:
         """Converts all rows, leaving out those whose key is missing or comes again later.
 
         Raises:
             Misfit: as of `Table`.
             OddKeys: there are such rows, and the source does not tell their lines.
         """
-        self._numbered = source.numbered
+        self._numbered = not (isinstance(source, Source) and not source.numbered)
+        self._read = source
         staged = super().write(source, ingest_id)
         if not staged:
             return staged
-        if not source.numbered:
+        if not self._numbered:
             if self._has_odd(staged):
                 raise OddKeys
             return staged
@@ -97,11 +107,12 @@ class KeyedTable(Table):
             f"(SELECT * EXCLUDE ({hidden}) FROM {read_files(paths)} WHERE {kept})",
             sum(path.stat().st_size for path in paths),
         )
-        return self.session.copy("*", relation, "", ingest_id, self.row_bytes)  # type: ignore[arg-type]
+        return self.session.copy("*", relation, "", ingest_id, self.row_bytes)
 
-    def entries(self) -> Iterator[Entry]:
-        """What was left out, in order of lines."""
-        return heapq.merge(super().entries(), self._odd_entries(), key=lambda entry: entry[0])
+    def entries_with(self, raw: str) -> Iterator[tuple[Entry, str]]:
+        """What was left out, in order of lines, with the text that `raw` gives."""
+        left_out = super().entries_with(raw)
+        return heapq.merge(left_out, self._odd_entries(raw), key=lambda one: one[0][0])
 
     def _pairs(self) -> list[tuple[str, str]]:
         pairs = super()._pairs()
@@ -141,24 +152,20 @@ class KeyedTable(Table):
         found = self.session.execute("SELECT count(*) FROM lk_odd").fetchone()
         return int(found[0]) if found else 0
 
-    def _odd_entries(self) -> Iterator[Entry]:
-        if not self._odd:
+    def _odd_entries(self, raw: str) -> Iterator[tuple[Entry, str]]:
+        if not self._odd or self._read is None:
             return
         listed = ", ".join(self._key)
-        for line, span, last, shown in self.session.stream_rows(
-            "SELECT line, span, last, shown FROM lk_odd ORDER BY line"
+        for line, span, last, shown, text in self.session.stream_rows(
+            "SELECT o.line, o.span, o.last, o.shown, r.raw FROM lk_odd o JOIN "
+            f"(SELECT line, {raw} AS raw FROM {self.session.read(self._read)}) r USING (line) "
+            "ORDER BY o.line"
         ):
-            if last is None:
-                yield (
-                    line,
-                    span,
-                    self._key[0],
-                    "missing_key",
-                    f"has no value for its key ({listed})",
-                )
-            else:
-                yield (line, span, self._key[0], "repeated_key",
-                       f"has the key {shown!r} again in line {last}, which counts")  # fmt: skip
+            reason = "missing_key" if last is None else "repeated_key"
+            said = f"has no value for its key ({listed})"
+            if last is not None:
+                said = f"has the key {shown!r} again in line {last}, which counts"
+            yield (line, span, self._key[0], reason, said), text
 
 
 def find_key(key: Sequence[str], plan: Plan, names: Sequence[str]) -> tuple[str, ...]:
@@ -179,9 +186,14 @@ def find_key(key: Sequence[str], plan: Plan, names: Sequence[str]) -> tuple[str,
 
 
 def make_table(
-    options: Options, names: Sequence[str], session: Session, plan: Plan, row_bytes: int
+    options: Options,
+    names: Sequence[str],
+    session: Session,
+    plan: Plan,
+    row_bytes: int,
+    sources: Sequence[ColumnSource] = (),
 ) -> Table:
     """The table that a file becomes, with a key where the ingest has one."""
     if options.key:
-        return KeyedTable(options, names, session, plan, row_bytes)
-    return Table(session, plan, options.contract, row_bytes)
+        return KeyedTable(options, names, session, plan, row_bytes, sources)
+    return Table(session, plan, options.contract, row_bytes, sources)

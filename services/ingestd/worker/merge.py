@@ -84,9 +84,12 @@ class Merging:
         found: list[str | None] = []
         for number, path in enumerate(self._order.files):
             target = Path(self._order.folder) / f"match-{number}.parquet"
+            matching = (
+                f"SELECT DISTINCT k.{quote_name(ROW)} AS row FROM lk_keys k "
+                f"JOIN {self._read_key(path)} f ON {self._same_key('f', 'k')}"
+            )
             written = self._session.execute(
-                f"COPY (SELECT DISTINCT k.{quote_name(ROW)} AS row "
-                f"FROM lk_keys k JOIN {self._read_key(path)} f ON {self._same_key('f', 'k')}) TO {quote_text(str(target))} (FORMAT parquet)"
+                f"COPY ({matching}) TO {quote_text(str(target))} (FORMAT parquet)"
             ).fetchone()
             rows = int(written[0]) if written else 0
             found.append(str(target) if rows else None)
@@ -107,7 +110,7 @@ class Merging:
         )
         parts = self._session.copy(
             "*",
-            Relation(kept, size),  # type: ignore[arg-type]
+            Relation(kept, size),
             "",
             self._order.ingest_id,
             max(1, _PACKED * size // rows),
