@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -19,9 +20,10 @@ from rich.table import Table
 from rich.text import Text
 
 from scripts.lake.names import complete_table
-from scripts.lake.progress import show_bytes, show_waiting
+from scripts.lake.progress import show_bytes, show_stages
 from scripts.lake.target import Target, make
-from shared.errors import Invalid
+from shared.clients.ingestd import result_of
+from shared.errors import Invalid, LakehouseError
 from shared.wire.ingestd import IngestResult
 from shared.wire.queryd import SqlRequest, SqlResult, TableInfo
 
@@ -41,9 +43,12 @@ async def ingest(
         ),
     ] = "",
     mode: Annotated[
-        Literal["append", "replace"],
-        typer.Option(help="Add the rows, or put them in place of all others."),
+        Literal["append", "replace", "upsert"],
+        typer.Option(help="Add the rows, or put them in place of all others, or of their keys'."),
     ] = "append",
+    key: Annotated[
+        str, typer.Option(help="For upsert: the columns that tell rows apart, by commas.")
+    ] = "",
     contract: Annotated[
         Literal["freeze", "evolve", "discard_row", "discard_value"],
         typer.Option(help="What becomes of columns and values that do not go with the dataset."),
@@ -59,7 +64,7 @@ async def ingest(
     Sent twice, it is taken once.
     """
     name = dataset or name_dataset(file)
-    options = {"delimiter": delimiter, "encoding": encoding, "header": header}
+    options = {"key": key, "delimiter": delimiter, "encoding": encoding, "header": header}
     given = {key: value for key, value in options.items() if value and value != "auto"}
     source, size = _open_source(file)
     with source, show_bytes(target) as progress:
@@ -67,13 +72,21 @@ async def ingest(
         pieces = _read_pieces(
             source,
             lambda sent: progress.update(task, advance=sent),
-            # Sent is not stored: conversion and commit come after the last byte.
-            lambda: show_waiting(progress, task, "converting and storing"),
         )
         async with target.gateway() as gateway:
-            result = await gateway.ingest.ingest(
-                name, pieces, mode=mode, contract=contract, **given
-            )
+            # Sent is not stored: what comes after the last byte is a job, which is followed.
+            begun = await gateway.ingest.start(name, pieces, mode=mode, contract=contract, **given)
+            job = begun
+            tell = show_stages(progress, task)
+            try:
+                async for job in gateway.ingest.watch_job(begun.job_id):
+                    tell(job.progress)
+            except asyncio.CancelledError:
+                # Whoever breaks off does not want it any more.
+                with anyio.CancelScope(shield=True), suppress(LakehouseError):
+                    await gateway.ingest.cancel_job(begun.job_id)
+                raise
+    result = result_of(job)
     target.show(result, lambda: _tell_ingest(result))
     return 0
 
@@ -101,13 +114,10 @@ def _open_source(file: str) -> tuple[BinaryIO, int | None]:
         raise Invalid(f"{file} cannot be read: {error.strerror}.") from None
 
 
-async def _read_pieces(
-    source: BinaryIO, told: Callable[[int], None], ended: Callable[[], None]
-) -> AsyncIterator[bytes]:
+async def _read_pieces(source: BinaryIO, told: Callable[[int], None]) -> AsyncIterator[bytes]:
     while piece := await anyio.to_thread.run_sync(source.read, PIECE):
         yield piece
         told(len(piece))
-    ended()
 
 
 def _tell_ingest(result: IngestResult) -> str:
@@ -115,6 +125,8 @@ def _tell_ingest(result: IngestResult) -> str:
         f"[bold]{result.dataset}[/]: {result.rows_out:,} of {result.rows_in:,} rows"
         + (" were there already; nothing was written" if result.duplicate else " stored")
     ]
+    if result.updated is not None and not result.duplicate:
+        lines.append(f"{result.updated:,} took others' place, {result.inserted:,} are new")
     if result.rejects.count:
         lines.append(
             f"[yellow]{result.rejects.count:,} rejected[/], each with its line and reason in "

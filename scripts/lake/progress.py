@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -18,6 +20,21 @@ from rich.progress import (
 from rich.text import Text
 
 from scripts.lake.target import Target
+from shared.wire.ingestd import JobProgress
+
+# What a job's stages are called, and those that go through a file.
+_STAGES = {
+    "queued": "waiting for its turn",
+    "fetching": "fetching the file",
+    "sampling": "finding out how it is written",
+    "reading": "reading every row",
+    "converting": "typing every row",
+    "matching": "looking for the keys",
+    "rewriting": "rewriting what holds them",
+    "storing": "storing",
+    "registering": "putting it into the table",
+}
+_MEASURED = frozenset({"fetching", "reading", "converting", "matching", "rewriting"})
 
 
 class RateColumn(ProgressColumn):
@@ -53,16 +70,32 @@ def show_bytes(target: Target) -> Progress:
     )
 
 
-def show_waiting(progress: Progress, task: TaskID, what: str) -> None:
-    """From here on nobody knows how far it is: a bar that moves, and the time gone by."""
+def show_stages(progress: Progress, task: TaskID) -> Callable[[JobProgress], None]:
+    """From here on a job's stages: how far each is in its file, as far as that is known."""
     progress.columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
+        TextColumn("{task.fields[rows]}"),
         TimeElapsedColumn(),
     )
     progress.remove_task(task)
-    progress.add_task(what, total=None)
+    shown = progress.add_task("waiting for its turn", total=None, rows="")
+
+    def tell(job: JobProgress) -> None:
+        rows = f"{job.rows:,} rows" if job.rows else ""
+        if job.rejects:
+            rows += f", {job.rejects:,} rejects"
+        total = job.bytes_total if job.stage in _MEASURED else None
+        progress.update(
+            shown,
+            description=job.note or _STAGES.get(job.stage, job.stage),
+            total=total,
+            completed=job.bytes_read if total else 0,
+            rows=rows,
+        )
+
+    return tell
 
 
 def show_items(target: Target) -> Progress:

@@ -239,6 +239,48 @@ def test_a_file_is_ingested_with_its_progress(watched: Watched, tmp_path: Path) 
     expect(page.locator(".data").first).to_contain_text("too_many_fields")
 
 
+def test_an_ingest_shows_its_stages_and_is_cancelled(
+    watched: Watched, base: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "long.csv"
+    with file.open("w") as out:
+        out.write("id,name\n")
+        # Quotes that are not doubled make it the careful reader's, which takes a while.
+        out.writelines(f'{i},"a "quoted" name {i}"\n' for i in range(1_500_000))
+    page = watched.go("/console/datasets")
+    page.locator("#file").set_input_files(file)
+    page.get_by_role("button", name="Ingest").click()
+    words = page.locator("#ingest-words")
+    expect(words).to_contain_text("every row", timeout=30_000)
+    expect(words).to_contain_text("rows · ", timeout=30_000)
+    expect(words).to_contain_text(" MB")
+    watched.picture("ingesting")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#ingest-result")).to_contain_text("nothing was stored")
+    expect(page.locator("#ingest-progress")).to_be_hidden()
+    tables = httpx.get(f"{base}/v1/catalog/datasets", trust_env=False).json()["datasets"]
+    assert "long" not in [one["name"] for one in tables]
+
+
+def test_an_upsert_replaces_by_key(watched: Watched, tmp_path: Path) -> None:
+    for mode, text in (
+        ("append", "id,name\n1,Ann\n2,Bob\n"),
+        ("upsert", "id,name\n2,Bea\n3,Cy\n"),
+    ):
+        file = tmp_path / "people.csv"
+        file.write_text(text)
+        page = watched.go("/console/datasets")
+        page.locator("#file").set_input_files(file)
+        assert page.locator("#key").is_hidden()
+        page.get_by_label("Rows", exact=True).select_option(mode)
+        if mode == "upsert":
+            page.get_by_label("Key", exact=True).fill("id")
+        page.get_by_role("button", name="Ingest").click()
+        expect(page.locator("#ingest-result")).to_contain_text("2 rows are in people")
+    expect(page.locator("#ingest-result")).to_contain_text("1 took the place of others")
+    watched.picture("upserted")
+
+
 def test_a_refused_file_says_why(browser: Browser, base: str, tmp_path: Path) -> None:
     file = tmp_path / "bad.csv"
     file.write_text("other,columns\n1,2\n")

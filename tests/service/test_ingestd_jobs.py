@@ -192,7 +192,9 @@ async def test_progress_is_streamed_from_its_beginning_to_the_result(trio: Trio)
     reading = asyncio.create_task(read_events(trio, job_id))
     await reach(trio, job_id, "running")
     os.kill(pid, signal.SIGCONT)
-    events = await reading
+    async with asyncio.timeout(5):
+        # The end is told at once, not with the next heartbeat.
+        events = await reading
     assert [name for name, _, _ in events][-1] == "end"
     stages = [data["stage"] for name, _, data in events if name == "progress"]
     assert stages[0] == "queued"

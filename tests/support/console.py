@@ -132,6 +132,26 @@ FINDING = {
     "effect_low": 0.0,
     "effect_high": 0.2,
 }
+JOB = {
+    "job_id": "j1",
+    "status": "done",
+    "dataset": "evil",
+    "mode": "append",
+    "contract": EVIL,
+    "source": {"bytes": 5, "object": EVIL},
+    "created_at": AT,
+    "progress": {"stage": EVIL, "note": EVIL},
+    "result": {
+        "dataset": "evil",
+        "snapshot_id": "1",
+        "ingest_id": "i1",
+        **RECORD,
+        "inserted": 1,
+        "updated": 1,
+        "warnings": [EVIL],
+        "schema": SCHEMA,
+    },
+}
 FIGURES = 'lakehouse_requests_total{route="/a",method="GET",status="200"} 5.0\n'
 CHAT = b'data: {"type": "text", "text": "hi"}\n\n'
 ANSWERS: dict[str, Any] = {
@@ -155,14 +175,11 @@ ANSWERS: dict[str, Any] = {
         "status": "created",
         "schema": SCHEMA,
     },
-    "/ingest": {
-        "dataset": "evil",
-        "snapshot_id": "1",
-        "ingest_id": "i1",
-        **RECORD,
-        "warnings": [EVIL],
-        "schema": SCHEMA,
-    },
+    "/ingest": JOB,
+    "/ingest/jobs/j1": JOB,
+    "/ingest/jobs/j2": {**JOB, "job_id": "j2", "status": "running", "result": None},
+    "/ingest/jobs/j2/cancel": {**JOB, "job_id": "j2", "status": "cancelled", "result": None},
+    "DELETE /ingest/jobs/j2": {**JOB, "job_id": "j2", "status": "cancelled", "result": None},
     "/sql": RESULT,
     "/sql/tables": {"tables": [EVIL]},
     "/matrix/corpora": {"corpora": [CORPUS]},
@@ -265,6 +282,8 @@ def answer_with(given: Answers, service: str) -> Callable[[httpx.Request], httpx
                 "content-length": "4",
             }
             return httpx.Response(200, stream=httpx.ByteStream(b"PAR1"), headers=headers)
+        if path.endswith("/events") and "/jobs/" in path:
+            return httpx.Response(200, stream=httpx.ByteStream(b"event: end\nid: 1\ndata: {}\n\n"))
         if path == "/chat":
             return httpx.Response(200, stream=httpx.ByteStream(CHAT))
         if path == "/sql" and request.headers["accept"] == "text/csv":

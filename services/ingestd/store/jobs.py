@@ -368,5 +368,5 @@ class Jobs:
         await self._spool.remove(self._spool.at(row.folder))
         self._alive.pop(row.id, None)
         self._figures.job_ended(status)
-        job.ended.set()
+        job.finish()
         self._pump()

@@ -104,6 +104,11 @@ class RunningJob(Going):
         self.row.status = "running"
         self.track.update()
 
+    def finish(self) -> None:
+        """It has ended, and nothing of it is left; whoever follows it is told."""
+        self.ended.set()
+        self.track.update()
+
     async def wait(self, wait_s: float) -> None:
         """Waits for its end, at most so long."""
         left = context.remaining_s()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import cast, get_args
+from urllib.parse import quote
 
+import orjson
 from starlette.responses import Response
 
-from services.gateway.console.desk import Visit
+from services.gateway.console.desk import HEADERS, Visit
 from services.gateway.console.routes import Page
 from services.gateway.console.streaming import stream_from
+from shared.clients.ingestd import result_of
 from shared.errors import Invalid, LakehouseError, NotFound
 from shared.wire.catalogd import IngestFound, RegisterRequest, Snapshot
 from shared.wire.ingestd import Contract, Mode
@@ -18,6 +21,8 @@ from shared.wire.queryd import SqlRequest, SqlResult
 
 LIST = "/console/datasets"
 ONE = LIST + "/{name}"
+JOBS = "/console/ingests"
+JOB = JOBS + "/{job}"
 PREVIEW_ROWS = 25
 # Newest snapshots that are shown, and asked for their ingests.
 SHOWN_SNAPSHOTS = 20
@@ -41,19 +46,45 @@ async def list_datasets(visit: Visit) -> Response:
 
 
 async def ingest_file(visit: Visit) -> Response:
-    """Passes a file on to ingestd as it comes; its name and options stand in the address."""
+    """Passes a file on to ingestd as it comes, to be a job there; tells where to follow it."""
     mode, contract = visit.query("mode", "append"), visit.query("contract", "freeze")
     if mode not in get_args(Mode) or contract not in get_args(Contract):
         raise Invalid("The form's options are not known here. Load the page again.")
     given = visit.request.headers.get("content-type", "")
-    result = await visit.fleet.ingest.ingest(
+    job = await visit.fleet.ingest.start(
         visit.query("dataset").strip(),
         visit.request.stream(),
         mode=cast("Mode", mode),
         contract=cast("Contract", contract),
         content_type=given if given in FILE_TYPES else "application/octet-stream",
+        **({"key": visit.query("key")} if mode == "upsert" else {}),
     )
-    return visit.page("part_ingested.html", result=result)
+    place = f"{JOBS}/{quote(job.job_id, safe='')}"
+    return Response(orjson.dumps({"job": place}), 202, dict(HEADERS), "application/json")
+
+
+async def show_job(visit: Visit) -> Response:
+    """What came of an ingest that has ended, or how far it is."""
+    job = await visit.fleet.ingest.get_job(visit.request.path_params["job"])
+    if job.status in ("queued", "running", "cancelled"):
+        return visit.page("part_job.html", job=job)
+    return visit.page("part_ingested.html", result=result_of(job))
+
+
+async def watch_job(visit: Visit) -> Response:
+    """Passes an ingest's progress on as it comes."""
+    last_id = visit.request.headers.get("last-event-id", "")
+    return await stream_from(
+        visit.fleet.ingest.stream_events(visit.request.path_params["job"], last_id),
+        lambda pieces: pieces,
+        "text/event-stream",
+    )
+
+
+async def cancel_job(visit: Visit) -> Response:
+    """Ends an ingest that is under way."""
+    job = await visit.fleet.ingest.cancel_job(visit.request.path_params["job"])
+    return visit.page("part_job.html", job=job)
 
 
 async def show_dataset(visit: Visit) -> Response:
@@ -129,6 +160,9 @@ def _rejects_name(name: str) -> str:
 PAGES = (
     Page("GET", LIST, list_datasets),
     Page("POST", LIST + "/ingest", ingest_file, long=True, raw=True),
+    Page("GET", JOB, show_job),
+    Page("GET", JOB + "/events", watch_job, long=True),
+    Page("POST", JOB + "/cancel", cancel_job, raw=True),
     Page("GET", ONE, show_dataset),
     Page("POST", ONE + "/rejects", open_rejects),
     Page("GET", ONE + "/rejects.parquet", download_rejects),

@@ -140,16 +140,88 @@ function startSql(form) {
   show();
 }
 
+// --- server-sent events
+
+async function* readFrames(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const frames = (rest + value).split("\n\n");
+    rest = frames.pop();
+    for (const text of frames) {
+      const frame = { event: "message", id: "", data: "" };
+      const data = [];
+      for (const line of text.split("\n")) {
+        const [, name, said] = /^(\w+): ?(.*)$/.exec(line) || [];
+        if (name === "data") data.push(said);
+        else if (name) frame[name] = said;
+      }
+      frame.data = data.join("\n").trim();
+      if (data.length) yield frame;
+    }
+  }
+}
+
 // --- ingest
+
+const STAGES = {
+  queued: "Waiting for its turn",
+  fetching: "Fetching the file",
+  sampling: "Finding out how it is written",
+  reading: "Reading every row",
+  converting: "Typing every row",
+  matching: "Looking for the keys in the table",
+  rewriting: "Rewriting the files that hold them",
+  storing: "Storing",
+  registering: "Putting it into the table",
+};
+
+function describeJob(told) {
+  const parts = [STAGES[told.stage] || told.stage];
+  if (told.rows) parts.push(told.rows.toLocaleString("en") + " rows");
+  if (told.rejects) parts.push(told.rejects.toLocaleString("en") + " rejects");
+  const done = told.bytes_read / 1e6;
+  if (told.bytes_total) parts.push(done.toFixed(1) + " of " + (told.bytes_total / 1e6).toFixed(1) + " MB");
+  if (told.note) parts.push(told.note);
+  return parts.join(" · ");
+}
+
+// The job's events to its end; a connection that breaks off is made anew after the last one.
+async function followJob(address, tell) {
+  let last = "";
+  for (let failures = 0; failures < 8; failures += 1) {
+    try {
+      const headers = { "hx-request": "true" };
+      if (last) headers["last-event-id"] = last;
+      const response = await fetch(address + "/events", { headers });
+      if (!response.ok) return;
+      for await (const frame of readFrames(response)) {
+        failures = 0;
+        last = frame.id;
+        if (frame.event === "end") return;
+        tell(JSON.parse(frame.data));
+      }
+    } catch {
+      // The next connection says more.
+    }
+    await new Promise((wake) => setTimeout(wake, 500 * failures));
+  }
+}
 
 function startIngest(form) {
   const file = form.elements.file;
   const dataset = form.elements.dataset;
+  const mode = form.elements.mode;
+  const key = form.elements.key;
   const button = form.querySelector("button");
   const progress = byId("ingest-progress");
   const bar = byId("ingest-bar");
   const words = byId("ingest-words");
+  const cancel = byId("ingest-cancel");
   const result = byId("ingest-result");
+  let job = null;
 
   file.addEventListener("change", () => {
     const name = file.files[0]?.name || "";
@@ -158,21 +230,63 @@ function startIngest(form) {
     if (/^[a-z]/.test(plain)) dataset.value = plain.slice(0, 63);
   });
 
+  function showKey() {
+    byId("key-field").hidden = mode.value !== "upsert";
+    key.required = mode.value === "upsert";
+  }
+  mode.addEventListener("change", showKey);
+  showKey();
+
+  function end() {
+    job = null;
+    button.disabled = false;
+    progress.hidden = true;
+    cancel.hidden = true;
+  }
+
+  function showProgress(told) {
+    const known = told.bytes_total && told.bytes_read <= told.bytes_total;
+    if (known) bar.value = told.bytes_read / told.bytes_total;
+    else bar.removeAttribute("value");
+    words.textContent = describeJob(told);
+  }
+
+  async function follow(address) {
+    job = address;
+    cancel.hidden = false;
+    await followJob(address, showProgress);
+    try {
+      const answer = await fetch(address, { headers: { "hx-request": "true" } });
+      showAnswer(result, await answer.text(), answer.headers.get("content-type"));
+    } catch {
+      result.replaceChildren(makeProblem("The gateway cannot be reached. The ingest goes on."));
+    }
+    end();
+  }
+
+  cancel.addEventListener("click", async () => {
+    if (!job) return;
+    cancel.disabled = true;
+    const headers = { "x-csrf-token": csrfToken(), "hx-request": "true" };
+    try {
+      const answer = await fetch(job + "/cancel", { method: "POST", headers });
+      if (!answer.ok) say("It is too late to cancel that.");
+    } finally {
+      cancel.disabled = false;
+    }
+  });
+
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const chosen = file.files[0];
     const query = new URLSearchParams({
       dataset: dataset.value,
-      mode: form.elements.mode.value,
+      mode: mode.value,
       contract: form.elements.contract.value,
     });
+    if (mode.value === "upsert") query.set("key", key.value);
     const request = new XMLHttpRequest();
     const began = performance.now();
-    let sent = false;
-    const clock = setInterval(() => {
-      const seconds = Math.round((performance.now() - began) / 1000);
-      if (sent) words.textContent = "Reading and typing every row: " + seconds + " s";
-    }, 500);
     result.replaceChildren();
     button.disabled = true;
     progress.hidden = false;
@@ -185,16 +299,13 @@ function startIngest(form) {
       const part = Math.round((100 * told.loaded) / told.total);
       words.textContent = "Sending " + part + " %, " + rate.toFixed(1) + " MB/s";
     });
-    request.upload.addEventListener("load", () => {
-      sent = true;
-      bar.removeAttribute("value");
-      words.textContent = "Reading and typing every row";
-    });
     request.addEventListener("loadend", () => {
-      clearInterval(clock);
-      button.disabled = false;
-      progress.hidden = true;
       const moved = request.getResponseHeader("hx-redirect");
+      if (request.status === 202) {
+        follow(JSON.parse(request.responseText).job);
+        return;
+      }
+      end();
       if (moved) location.assign(moved);
       else if (request.status)
         showAnswer(result, request.responseText, request.getResponseHeader("content-type"));
@@ -216,19 +327,8 @@ function startIngest(form) {
 const TALK = "lakehouse.chat";
 
 async function* readEvents(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { done, value } = await reader.read();
-    if (done) return;
-    const frames = (rest + value).split("\n\n");
-    rest = frames.pop();
-    for (const frame of frames) {
-      const data = frame.split("\n").filter((line) => line.startsWith("data:"));
-      const text = data.map((line) => line.slice(5).trim()).join("\n");
-      if (text && text !== "[DONE]") yield JSON.parse(text);
-    }
-  }
+  for await (const frame of readFrames(response))
+    if (frame.data && frame.data !== "[DONE]") yield JSON.parse(frame.data);
 }
 
 function startChat(box) {
