@@ -113,6 +113,14 @@ def no_space_in_database(store: Store) -> None:
     event.listen(store.pointers.engine, "connect", lambda raw, _: raw.execute(limit))
 
 
+def test_a_file_opened_after_the_commit_is_off_leaves_nothing(tmp_path: Path) -> None:
+    io = fileio.DurableFileIO()
+    io.discard()
+    with pytest.raises(OSError, match="the commit is off"):
+        io.new_output(str(tmp_path / "late.avro")).create()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "fill",
     [
