@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from services.catalogd.core.addresses import find_key
@@ -38,6 +40,8 @@ ASKING = 16
 READ_AT_ONCE = 64
 # Objects named in one refusal.
 _NAMED = 20
+
+T = TypeVar("T")
 
 
 class Catalogue:
@@ -109,11 +113,11 @@ class Catalogue:
             Unprocessable: an object is missing, named twice, or cannot be part of a dataset.
             Conflict: the columns do not fit, or the dataset's identity is another by now.
         """
-        if request.ingest_id is not None:
-            same = await self._reads.run(self._find_same, request.name, request.ingest_id)
-            if same is not None:
-                self._figures.observe(same.status, 0.0)
-                return same
+        # Before any object is asked for: what is removed from then on, the commit will notice.
+        since, same = await self._reads.run(self._begin, request.name, request.ingest_id)
+        if same is not None:
+            self._figures.observe(same.status, 0.0)
+            return same
         infos = await self._ask_storaged(request.objects)
         removes = await self._locate(request.name, request.removes)
         order = Order(
@@ -126,22 +130,43 @@ class Catalogue:
             objects=tuple((info.key, info.etag) for info in infos),
             removes=tuple(sorted(removes)),
             base=request.base_snapshot,
+            since=since,
         )
         files: list[ParquetFile] = []
         for start in range(0, len(infos), READ_AT_ONCE):
             # In parts, so that a long list neither keeps a thread nor outlives its caller.
             part = infos[start : start + READ_AT_ONCE]
             files += await self._reads.run(self._read_objects, part)
-        left = context.remaining_s()
-        patience = self._patience_s if left is None else min(left, self._patience_s)
-
-        def commit() -> wire.RegisterResponse:
-            return self._load().registrar.register(order, files, patience)
-
-        answer = await self._lanes.run(request.name, lambda: self._commits.run(commit))
+        answer = await self._commit(
+            request.name, lambda rooms, patience: rooms.registrar.register(order, files, patience)
+        )
         if answer.status == "created":
             await self._count()
         return answer
+
+    async def roll_back(self, name: str, reference: str) -> wire.RolledBack:
+        """Makes a dataset what it was; see `Versions.roll_back`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.roll_back(name, reference, patience)
+        )
+
+    async def set_tag(self, name: str, tag: str, reference: str | None) -> wire.Tagged:
+        """Names a snapshot; see `Versions.set_tag`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.set_tag(name, tag, reference, patience)
+        )
+
+    async def remove_tag(self, name: str, tag: str) -> wire.TagDeleted:
+        """Takes a name of a snapshot away; see `Versions.remove_tag`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.remove_tag(name, tag, patience)
+        )
+
+    async def expire(self, name: str, keep: int | None) -> wire.Expired:
+        """Lets old snapshots go; see `Versions.expire`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.expire(name, keep, patience)
+        )
 
     async def list_datasets(self) -> wire.DatasetList:
         """All datasets by name."""
@@ -184,6 +209,14 @@ class Catalogue:
             NotFound: it holds none of this id.
         """
         return await self._reads.run(self._find_ingest, name, ingest_id)
+
+    async def _commit(self, name: str, work: Callable[[Rooms, float], T]) -> T:
+        """Has a commit done in its dataset's turn, within the caller's patience."""
+        left = context.remaining_s()
+        patience = self._patience_s if left is None else min(left, self._patience_s)
+        return await self._lanes.run(
+            name, lambda: self._commits.run(lambda: work(self._load(), patience))
+        )
 
     def _load(self) -> Rooms:
         with self._loading:
@@ -258,7 +291,11 @@ class Catalogue:
     def _check_database(self) -> None:
         self._pointers.check_writable()
         if self._rooms is not None:
-            self._rooms.registrar.check_disk()
+            self._rooms.commits.check_disk()
+
+    def _begin(self, name: str, ingest_id: str | None) -> tuple[int, wire.RegisterResponse | None]:
+        since = self._pointers.read_epoch()
+        return since, None if ingest_id is None else self._find_same(name, ingest_id)
 
     def _find_same(self, name: str, ingest_id: str) -> wire.RegisterResponse | None:
         pointer = self._pointers.read_pointer(name)
@@ -290,7 +327,7 @@ class Catalogue:
         return wire.Dataset.model_validate_json(pointer.description)
 
     def _delete(self, name: str) -> wire.DatasetDeleted:
-        dropped = require_dataset(name, self._pointers.drop(name))
+        dropped = require_dataset(name, self._pointers.drop(name, time.time_ns() // 1_000_000))
         uuid = dropped.uuid or self._load().reader.read_uuid(dropped)
         return wire.DatasetDeleted(dataset=name, uuid=uuid)
 
