@@ -23,6 +23,10 @@ from shared.runtime import create_base
 from shared.wire.catalogd import (
     DATASET_NAME,
     TAG_NAME,
+    Collected,
+    CollectRequest,
+    Compacted,
+    CompactRequest,
     Dataset,
     DatasetDeleted,
     DatasetList,
@@ -168,6 +172,16 @@ def create_app(
     async def expire_snapshots(name: Name, request: ExpireRequest | None = None) -> Expired:
         """Lets go of all snapshots but the newest and those that a tag names."""
         return await catalogue.expire(name, request.keep if request else None)
+
+    @app.post("/catalog/datasets/{name}/compact")
+    async def compact_files(name: Name, request: CompactRequest | None = None) -> Compacted:
+        """Merges small files into larger ones, as much as one round may; the rows stay the same."""
+        return await catalogue.compact(name, request.target_mb if request else None)
+
+    @app.post("/catalog/collect")
+    async def collect_orphans(request: CollectRequest | None = None) -> Collected:
+        """Removes files that no retained snapshot of any dataset names, in one bounded round."""
+        return await catalogue.collect(request.grace_s if request else None)
 
     add_iceberg_routes(app, catalogue)
     return app

@@ -11,7 +11,7 @@ import hashlib
 import re
 from array import array
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 OBJECT = "object:"
@@ -45,6 +45,11 @@ class Place:
 def name_object(key: str) -> str:
     """The place that a key is."""
     return OBJECT + key
+
+
+def is_data(place: str) -> bool:
+    """Whether a place is an object that somebody stored, and no metadata of ours."""
+    return place.startswith(OBJECT) and not place.startswith(OBJECT + METADATA_PREFIX)
 
 
 def find_owner(key: str) -> tuple[str, bool] | None:
@@ -98,8 +103,3 @@ def choose_taken(
     latest = now_ms - grace_ms
     ripe = [place for place, seen in orphans if seen <= latest and place.changed_ms <= latest]
     return ripe[:most]
-
-
-def is_known(place: Place, uuids: Collection[str]) -> bool:
-    """Whether it was written for a dataset of this catalogue."""
-    return place.uuid in uuids

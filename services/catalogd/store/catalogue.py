@@ -7,6 +7,7 @@ one dataset come one at a time.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
 import time
 from collections import Counter
@@ -20,7 +21,9 @@ from services.catalogd.core.ingests import Order
 from services.catalogd.store.database import sqlite_uri
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.lanes import Lanes
+from services.catalogd.store.orphans import Orphans
 from services.catalogd.store.pointers import Pointer, Pointers, require_dataset
+from services.catalogd.store.upkeep import Upkeep
 from shared import context
 from shared.clients.storaged import StoragedClient
 from shared.config import Config
@@ -31,6 +34,8 @@ from shared.wire import catalogd as wire
 from shared.wire.storaged import ObjectInfo
 
 if TYPE_CHECKING:
+    from services.catalogd.store.collecting import Collection
+    from services.catalogd.store.compacting import Compaction
     from services.catalogd.store.parquet import ParquetFile
     from services.catalogd.store.rooms import Rooms
 
@@ -76,6 +81,19 @@ class Catalogue:
         self._lanes = Lanes()
         self._loading = threading.Lock()
         self._rooms: Rooms | None = None
+        self._orphans = Orphans(self._pointers)
+        self._compaction: Compaction | None = None
+        self._collection: Collection | None = None
+        self._section = section
+        self._work = directory / "merging"
+        self._upkeep = Upkeep(
+            section,
+            self._orphans,
+            lambda: self._reads.run(self._pointers.list_pointers),
+            lambda name: self.compact(name, by_itself=True),
+            lambda: self.collect(None),
+            figures,
+        )
 
     async def open(self) -> None:
         """Takes the data directory and makes the database ready.
@@ -87,10 +105,15 @@ class Catalogue:
             self._lock.acquire()
         self._loop = asyncio.get_running_loop()
         await self._reads.run(self._pointers.create_tables)
+        if self._lock is not None:
+            # Nobody else can be at what the one before us died over.
+            await self._reads.run(self._resume)
         await self._count()
+        self._upkeep.start()
 
     async def close(self) -> None:
         """Waits for commits under way, then lets go of everything."""
+        await self._upkeep.stop()
         await asyncio.to_thread(self._commits.close)
         await asyncio.to_thread(self._reads.close)
         self._pointers.close()
@@ -210,6 +233,46 @@ class Catalogue:
         """
         return await self._reads.run(self._find_ingest, name, ingest_id)
 
+    async def compact(
+        self, name: str, target_mb: int | None = None, *, by_itself: bool = False
+    ) -> wire.Compacted:
+        """Merges small files of a dataset, as much as one round may; see `Compaction`."""
+        rooms = await self._reads.run(self._load)
+        if self._compaction is None:
+            from services.catalogd.store.compacting import Compaction
+
+            self._compaction = Compaction(
+                self._section, self._work, self._address, self._objects, self._figures
+            )
+        since = await self._reads.run(self._pointers.read_epoch)
+        return await self._compaction.run(
+            name,
+            rooms,
+            self._reads.run,
+            self._commit,
+            since,
+            target_mb=target_mb,
+            by_itself=by_itself,
+        )
+
+    async def collect(self, grace_s: float | None) -> wire.Collected:
+        """Removes files that no retained snapshot names, as many as one round may."""
+        rooms = await self._reads.run(self._load)
+        if self._collection is None:
+            from services.catalogd.store.collecting import Collection
+
+            self._collection = Collection(
+                self._warehouse,
+                bool(self._address),
+                self._objects,
+                self._orphans,
+                self._figures,
+                # Longer than any register can take.
+                int((self._section.request_timeout_s + self._patience_s + 600) * 1000),
+            )
+        grace = self._section.collect_grace_s if grace_s is None else grace_s
+        return await self._collection.run(rooms.collector, self._reads.run, grace)
+
     async def _commit(self, name: str, work: Callable[[Rooms, float], T]) -> T:
         """Has a commit done in its dataset's turn, within the caller's patience."""
         left = context.remaining_s()
@@ -287,6 +350,11 @@ class Catalogue:
 
     async def _count(self) -> None:
         self._figures.datasets.set(await self._reads.run(self._pointers.count_datasets))
+
+    def _resume(self) -> None:
+        self._orphans.drop_leases()
+        self._orphans.end_taking()
+        shutil.rmtree(self._work, ignore_errors=True)
 
     def _check_database(self) -> None:
         self._pointers.check_writable()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from services.catalogd.core.collecting import OBJECT
+from services.catalogd.core.collecting import OBJECT, is_data
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.fileio import SyncFailed, disk_full, is_disk_full
 from services.catalogd.store.ingestlog import AlreadyIngested
@@ -60,7 +60,7 @@ class Commits:
                 continue
             except Collected as error:
                 # Metadata of this attempt was collected from under it: the next writes anew.
-                if objects := [place for place in error.places if place.startswith(OBJECT)]:
+                if objects := [place for place in error.places if is_data(place)]:
                     raise being_collected(objects) from error
             except (Superseded, FileNotFoundError):
                 self._figures.conflicts.inc()

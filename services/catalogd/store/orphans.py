@@ -41,16 +41,25 @@ class Orphans:
         with guarded(), self._writer.begin() as connection:
             connection.execute(freed)
 
-    def list_uuids(self) -> set[str]:
-        """Every identity that this catalogue reserved, also of datasets deleted since."""
+    def list_uuids(self) -> tuple[set[str], set[str]]:
+        """Identities that this catalogue reserved, and those of datasets deleted since."""
         with guarded(), self._engine.connect() as connection:
-            found = select(DATASETS.c.uuid).union(select(DROPPED.c.uuid))
-            return set(connection.execute(found).scalars())
+            dropped = set(connection.execute(select(DROPPED.c.uuid)).scalars())
+            reserved = set(connection.execute(select(DATASETS.c.uuid)).scalars())
+            return reserved, dropped - reserved
 
-    def note_seen(self, places: Iterable[str], now_ms: int) -> dict[str, int]:
+    def has_dropped(self) -> bool:
+        """Whether a dataset was ever deleted here."""
+        with guarded(), self._engine.connect() as connection:
+            return connection.execute(select(DROPPED.c.uuid).limit(1)).first() is not None
+
+    def note_seen(
+        self, places: Iterable[str], now_ms: int, *, forget: bool = True
+    ) -> dict[str, int]:
         """Remembers orphans, and gives since when each is known to be one.
 
-        What was an orphan and is none any more (not among `places`) is forgotten.
+        Args:
+            forget: those are all there are, so that others that were orphans are none any more.
         """
         wanted = set(places)
         since: dict[str, int] = {}
@@ -66,7 +75,7 @@ class Orphans:
                     since[place] = now_ms if taken else seen_ms
                     if taken:
                         again.append(place)
-                elif not taken:
+                elif forget and not taken:
                     gone.append(place)
             for part in _parts(gone):
                 connection.execute(delete(ORPHANS).where(ORPHANS.c.place.in_(part)))

@@ -114,7 +114,7 @@ class Registrar:
         if metadata is None or location is None:
             table = self._stage_new(order, identity, files)
         else:
-            _require_plain(order.name, metadata)
+            require_plain(order.name, metadata)
             table = self._catalog.open_table(order.name, location)
         changes = Changes(table)
         if files:
@@ -280,7 +280,12 @@ def _answer_changed(
     )
 
 
-def _require_plain(name: str, metadata: TableMetadata) -> None:
+def require_plain(name: str, metadata: TableMetadata) -> None:
+    """Lets datasets pass that catalogd writes to.
+
+    Raises:
+        Unprocessable: another engine made it partitioned, or of another format version.
+    """
     if metadata.format_version != 2 or not metadata.spec().is_unpartitioned():
         raise Unprocessable(
             f"Another engine made dataset {name} partitioned, or of a format version other than "

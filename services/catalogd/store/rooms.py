@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.catalogd.store.catalog import DatasetCatalog
+from services.catalogd.store.collection import Collector
 from services.catalogd.store.commits import Commits
+from services.catalogd.store.compaction import Compactor
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.objectio import ObjectBridge, Objects
 from services.catalogd.store.pointers import Pointers
@@ -26,7 +28,8 @@ class Rooms:
     registrar: Registrar
     versions: Versions
     commits: Commits
-    catalog: DatasetCatalog
+    compactor: Compactor
+    collector: Collector
 
 
 def build_rooms(
@@ -55,7 +58,8 @@ def build_rooms(
         Registrar(pointers, catalog, keep, now_ms, figures, commits),
         Versions(pointers, catalog, keep, now_ms, commits, figures),
         commits,
-        catalog,
+        Compactor(pointers, catalog, keep, now_ms, commits),
+        Collector(pointers, catalog),
     )
 
 
