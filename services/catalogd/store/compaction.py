@@ -111,7 +111,7 @@ class Compactor:
         stays as it is.
         """
         try:
-            found = self.read_file(file.uri, file.uri, file.size)
+            found = self.read_file(file.uri.partition("://")[2], file.uri, file.size)
         except LakehouseError as error:
             return error.message
         merged = merge_columns(columns, found.columns)
