@@ -18,6 +18,9 @@ class Order:
     """A register request whose objects storaged has described.
 
     `objects` are (key, etag); `uuid`, when given, is the identity the caller wrote under.
+    `removes` are addresses of the files that a rewrite takes out; `base` is the snapshot that
+    must be the current one, empty for none. `since` is the epoch of collection before storaged
+    was asked.
     """
 
     name: str
@@ -27,22 +30,37 @@ class Order:
     uuid: str | None
     record: IngestRecord | None
     objects: tuple[tuple[str, str], ...]
+    removes: tuple[str, ...] = ()
+    base: str | None = None
+    since: int = 0
+
+    def places(self) -> list[str]:
+        """Keys of all objects that the dataset needs from this write on."""
+        keys = [key for key, _ in self.objects]
+        rejects = self.record.rejects.object if self.record else None
+        return [*keys, rejects] if rejects else keys
 
 
-def digest_write(uuid: str, mode: Mode, objects: Iterable[tuple[str, str]]) -> str:
-    """What makes two writes without an id the same: dataset, mode, objects by key and etag."""
-    text = json.dumps([uuid, mode, sorted(map(list, objects))], separators=(",", ":"))
+def digest_write(
+    uuid: str, mode: Mode, objects: Iterable[tuple[str, str]], removes: Iterable[str] = ()
+) -> str:
+    """What makes two writes without an id the same.
+
+    Dataset, mode, objects by key and etag, and what a rewrite takes out.
+    """
+    parts = [uuid, mode, sorted(map(list, objects)), *([gone] if (gone := sorted(removes)) else [])]
+    text = json.dumps(parts, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def derive_ingest_id(digest: str, mode: Mode, base: int | None) -> str:
     """The id of a write without one.
 
-    An append is the same write whenever its objects are the same. A replace is so only
-    while nothing came after it: replacing A by B and B by A again must bring A back, so its
-    id carries the snapshot it replaces.
+    An append or a rewrite is the same write whenever its objects are the same. A replace is
+    so only while nothing came after it: replacing A by B and B by A again must bring A back,
+    so its id carries the snapshot it replaces.
     """
-    if mode == "append":
+    if mode != "replace":
         return f"{PREFIX}{digest}"
     return f"{PREFIX}{digest}-{base or 'new'}"
 

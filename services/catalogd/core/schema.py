@@ -36,7 +36,7 @@ from services.catalogd.core.types import (
 )
 from shared.errors import Conflict
 
-Mode = Literal["append", "replace"]
+Mode = Literal["append", "replace", "rewrite"]
 
 # Pairs of which the second holds every value of the first.
 _WIDER = frozenset({("int", "long"), ("float", "double")})
@@ -197,7 +197,8 @@ def plan_columns(name: str, table: Columns, given: Columns, mode: Mode, evolve: 
         name: the dataset's, for the message.
         table: its columns now.
         given: those of the objects.
-        mode: append keeps every column; replace takes the objects' columns as they are.
+        mode: append and rewrite keep every column; replace takes the objects' columns as they
+            are.
         evolve: whether the columns may change at all.
 
     Raises:

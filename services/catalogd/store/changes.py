@@ -8,7 +8,9 @@ and an append; and the new snapshot's time is always later than the one before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import cast
+from uuid import uuid4
 
 from pyiceberg.manifest import (
     DataFile,
@@ -17,27 +19,33 @@ from pyiceberg.manifest import (
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
+    write_manifest_list,
 )
 from pyiceberg.table import Table, TableProperties, Transaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 from pyiceberg.table.update import (
     AddSchemaUpdate,
     AddSnapshotUpdate,
+    RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
     SetCurrentSchemaUpdate,
     SetPropertiesUpdate,
+    SetSnapshotRefUpdate,
     TableUpdate,
     _apply_table_update,
     _TableMetadataUpdateContext,
     _update_table_metadata_log,
 )
 from pyiceberg.table.update.snapshot import _MergeAppendFiles, _SnapshotProducer
+from pyiceberg.typedef import EMPTY_DICT
 
-from services.catalogd.core.schema import assign_ids
+from services.catalogd.core.schema import Mode, assign_ids
 from services.catalogd.core.snapshots import choose_expired
 from services.catalogd.core.types import Columns
 from services.catalogd.store.iceberg import from_schema, read_ids, render_name_mapping, to_schema
+from shared.errors import Conflict
 
 # Properties of every table made here. Small manifests are merged, so that their number stays
 # small; only so far that a merge rewrites a bounded number of entries; and superseded
@@ -89,36 +97,115 @@ class Changes(Transaction):
         self._stage(tuple(updates))
 
     def add_snapshot(
-        self, files: Iterable[DataFile], *, replace: bool, ingest_id: str, now_ms: int
+        self,
+        files: Iterable[DataFile],
+        *,
+        mode: Mode,
+        now_ms: int,
+        removes: Collection[str] = (),
+        summary: Mapping[str, str] = EMPTY_DICT,
+        same_rows: bool = False,
     ) -> int:
-        """Stages one snapshot: the files beside the present ones, or in their place.
+        """Stages one snapshot: the files beside the present ones, or in the place of some or all.
 
         Writes the manifests. Gives the snapshot's id.
+
+        Args:
+            removes: addresses of the files that a rewrite takes out.
+            summary: what the snapshot says of itself, beside its figures.
+            same_rows: the table has the rows it had, in other files.
+
+        Raises:
+            Conflict: one of them is not in the current snapshot.
         """
-        kind = _ReplaceFiles if replace else _AppendFiles
         present = self.table_metadata.current_snapshot() is not None
+        takes = present and (mode == "replace" or bool(removes))
+        kind = _ReplaceFiles if mode == "replace" else _RewriteFiles if removes else _AppendFiles
         producer = kind(
-            operation=Operation.OVERWRITE if replace and present else Operation.APPEND,
+            operation=Operation.OVERWRITE if takes else Operation.APPEND,
             transaction=self,
             io=self._table.io,
-            snapshot_properties={INGEST_ID: ingest_id},
+            snapshot_properties=dict(summary),
         )
+        if isinstance(producer, _RewriteFiles):
+            producer.plan(self._table.name()[-1], frozenset(removes))
         for file in files:
             producer.append_data_file(file)
         updates, requirements = producer._commit()
         # Two commits in one millisecond, or a clock set back, must still have an order in time.
         ms = max(now_ms, self.table_metadata.last_updated_ms + 1) if present else now_ms
-        self._stage(tuple(_at_time(update, ms) for update in updates), requirements)
+        updates = tuple(_at_time(update, ms) for update in updates)
+        if same_rows:
+            updates = tuple(map(_as_replace, updates))
+        self._stage(updates, requirements)
         return producer.snapshot_id
 
-    def expire_snapshots(self, keep: int) -> None:
-        """Stages the removal of all but the last `keep` snapshots and those that refs name."""
+    def restore_snapshot(self, old: Snapshot, *, summary: Mapping[str, str], now_ms: int) -> int:
+        """Stages a snapshot that holds what an earlier one holds, with its columns.
+
+        It names the same manifests, so it costs the same whatever the table's size. Gives the
+        snapshot's id.
+        """
+        base = self.table_metadata
+        if old.schema_id is not None and old.schema_id != base.current_schema_id:
+            self._stage((SetCurrentSchemaUpdate(schema_id=old.schema_id),))
+        io = self._table.io
+        snapshot_id = base.new_snapshot_id()
+        sequence_number = base.next_sequence_number()
+        place = self._table.location_provider().new_metadata_location(
+            f"snap-{snapshot_id}-0-{uuid4()}.avro"
+        )
+        with write_manifest_list(
+            format_version=base.format_version,
+            output_file=io.new_output(place),
+            snapshot_id=snapshot_id,
+            parent_snapshot_id=base.current_snapshot_id,
+            sequence_number=sequence_number,
+            avro_compression="deflate",
+        ) as writer:
+            writer.add_manifests(old.manifests(io))
+        totals = {
+            name: value
+            for name, value in (old.summary.additional_properties if old.summary else {}).items()
+            if name.startswith("total-")
+        }
+        snapshot = Snapshot(
+            snapshot_id=snapshot_id,
+            parent_snapshot_id=base.current_snapshot_id,
+            manifest_list=place,
+            sequence_number=sequence_number,
+            timestamp_ms=max(now_ms, base.last_updated_ms + 1),
+            summary=Summary(Operation.OVERWRITE, **totals, **summary),
+            schema_id=self.table_metadata.current_schema_id,
+        )
+        moved = SetSnapshotRefUpdate(
+            snapshot_id=snapshot_id, ref_name=MAIN_BRANCH, type=SnapshotRefType.BRANCH
+        )
+        self._stage((AddSnapshotUpdate(snapshot=snapshot), moved))
+        return snapshot_id
+
+    def set_tag(self, tag: str, snapshot_id: int) -> None:
+        """Stages a name for a snapshot."""
+        kind = SnapshotRefType.TAG
+        named = SetSnapshotRefUpdate(snapshot_id=snapshot_id, ref_name=tag, type=kind)
+        self._stage((named,))
+
+    def remove_tag(self, tag: str) -> None:
+        """Stages the removal of a name."""
+        self._stage((RemoveSnapshotRefUpdate(ref_name=tag),))
+
+    def expire_snapshots(self, keep: int) -> int:
+        """Stages the removal of all but the last `keep` snapshots and those that refs name.
+
+        Gives how many go.
+        """
         metadata = self.table_metadata
         protected = {ref.snapshot_id for ref in metadata.refs.values()}
         ordered = [snapshot.snapshot_id for snapshot in order_snapshots(metadata)]
         expired = choose_expired(ordered, protected, keep)
         if expired:
             self._stage((RemoveSnapshotsUpdate(snapshot_ids=expired),))
+        return len(expired)
 
     @property
     def updates(self) -> tuple[TableUpdate, ...]:
@@ -130,6 +217,14 @@ def _at_time(update: TableUpdate, ms: int) -> TableUpdate:
     if not isinstance(update, AddSnapshotUpdate):
         return update
     return AddSnapshotUpdate(snapshot=update.snapshot.model_copy(update={"timestamp_ms": ms}))
+
+
+def _as_replace(update: TableUpdate) -> TableUpdate:
+    # pyiceberg counts figures for other operations only; they are the same for this one.
+    if not isinstance(update, AddSnapshotUpdate) or update.snapshot.summary is None:
+        return update
+    told = Summary(Operation.REPLACE, **update.snapshot.summary.additional_properties)
+    return AddSnapshotUpdate(snapshot=update.snapshot.model_copy(update={"summary": told}))
 
 
 class _AppendFiles(_MergeAppendFiles):
@@ -166,17 +261,88 @@ class _ReplaceFiles(_SnapshotProducer["_ReplaceFiles"]):
             for entry in self.fetch_manifest_entry(manifest)
             if entry.data_file.content == DataFileContent.DATA
         ]
-        self._deleted_data_files = {entry.data_file for entry in live}
-        return [self._mark_deleted(entry) for entry in live]
+        self._deleted_data_files = every_file(live)
+        return [mark_entry(entry, ManifestEntryStatus.DELETED, self._snapshot_id) for entry in live]
 
-    def _mark_deleted(self, entry: ManifestEntry) -> ManifestEntry:
-        return ManifestEntry.from_args(
-            status=ManifestEntryStatus.DELETED,
-            snapshot_id=self._snapshot_id,
-            sequence_number=entry.sequence_number,
-            file_sequence_number=entry.file_sequence_number,
-            data_file=entry.data_file,
-        )
+
+class _RewriteFiles(_AppendFiles):
+    """A snapshot of the new files beside the present ones without some of them."""
+
+    def plan(self, dataset: str, removes: Collection[str]) -> None:
+        """Finds the files to take out.
+
+        Raises:
+            Conflict: one is not in the current snapshot.
+        """
+        self._kept: list[ManifestFile] = []
+        self._thinned: list[list[ManifestEntry]] = []
+        self._gone: list[ManifestEntry] = []
+        snapshot = self._transaction.table_metadata.current_snapshot()
+        for manifest in snapshot.manifests(self._io) if snapshot else ():
+            if manifest.content != ManifestContent.DATA:
+                self._kept.append(manifest)
+                continue
+            live = self.fetch_manifest_entry(manifest)
+            gone = [entry for entry in live if entry.data_file.file_path in removes]
+            self._gone += gone
+            if not gone:
+                if live:
+                    self._kept.append(manifest)
+            elif len(gone) < len(live):
+                names = {entry.data_file.file_path for entry in gone}
+                self._thinned.append([e for e in live if e.data_file.file_path not in names])
+        found = {entry.data_file.file_path for entry in self._gone}
+        if missing := sorted(set(removes) - found):
+            raise missing_files(dataset, missing)
+
+    def _existing_manifests(self) -> list[ManifestFile]:
+        thinned: list[ManifestFile] = []
+        for entries in self._thinned:
+            spec = self._transaction.table_metadata.spec()
+            with self.new_manifest_writer(spec) as writer:
+                for entry in entries:
+                    writer.existing(entry)
+            thinned.append(writer.to_manifest_file())
+        return thinned + self._kept
+
+    def _deleted_entries(self) -> list[ManifestEntry]:
+        self._deleted_data_files = every_file(self._gone)
+        return [
+            mark_entry(entry, ManifestEntryStatus.DELETED, self._snapshot_id)
+            for entry in self._gone
+        ]
+
+
+def every_file(entries: Iterable[ManifestEntry]) -> set[DataFile]:
+    """Their files, one as often as it is there: the summary's totals count each.
+
+    pyiceberg declares a set, in which an object that two ingests named would count once.
+    """
+    return cast("set[DataFile]", [entry.data_file for entry in entries])
+
+
+def mark_entry(
+    entry: ManifestEntry, status: ManifestEntryStatus, snapshot_id: int
+) -> ManifestEntry:
+    """The entry of the same file with another status, from this snapshot on."""
+    return ManifestEntry.from_args(
+        status=status,
+        snapshot_id=snapshot_id,
+        sequence_number=entry.sequence_number,
+        file_sequence_number=entry.file_sequence_number,
+        data_file=entry.data_file,
+    )
+
+
+def missing_files(dataset: str, missing: Collection[str]) -> Conflict:
+    """What a rewrite hears whose files are not there (any more)."""
+    shown = sorted(missing)
+    more = f" and {len(shown) - 1} more" if len(shown) > 1 else ""
+    return Conflict(
+        f"Dataset {dataset} does not hold {shown[0]!r}{more} now: another write took it out. "
+        "Nothing was changed; ask for its files, and plan the write anew.",
+        details={"dataset": dataset, "missing": shown[:20], "missing_count": len(shown)},
+    )
 
 
 def apply_updates(
@@ -194,6 +360,15 @@ def apply_updates(
     if location is not None and context.has_changes():
         metadata = _update_table_metadata_log(metadata, location, base.last_updated_ms)
     return metadata
+
+
+def list_tags(metadata: TableMetadata) -> dict[str, int]:
+    """Names of snapshots, and which they name."""
+    return {
+        name: ref.snapshot_id
+        for name, ref in metadata.refs.items()
+        if ref.snapshot_ref_type == SnapshotRefType.TAG
+    }
 
 
 def order_snapshots(metadata: TableMetadata) -> list[Snapshot]:

@@ -69,6 +69,11 @@ class DurableFileIO(FileIO):
         if path is not None:
             Path(path).unlink(missing_ok=True)
 
+    def list_places(self) -> list[str]:
+        """Paths of all files written so far."""
+        with self._lock:
+            return list(self._written)
+
     def sync_directories(self) -> None:
         """Makes the names of all files written so far durable."""
         for directory in self._directories:
