@@ -89,6 +89,7 @@ class QuerydSection(DaemonSection):
     request_timeout_s: float = Field(default=65.0, gt=0)
     query_timeout_s: float = Field(default=60.0, gt=0)
     workers: int = Field(default=2, ge=1, le=64)
+    spare_workers: int = Field(default=1, ge=0, le=64)
     worker_threads: int = Field(default=2, ge=1, le=256)
     worker_memory_mb: int = Field(default=1024, ge=128)
     worker_temp_mb: int = Field(default=4096, ge=16)
