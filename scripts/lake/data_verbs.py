@@ -54,7 +54,10 @@ async def ingest(
     ] = "auto",
     encoding: Annotated[str, typer.Option(help="Of the text; found out otherwise.")] = "",
 ) -> int:
-    """Make a CSV file a table, or add it to one. Sent twice, it is taken once."""
+    """Make a file a table, or add it to one: CSV, JSON lines, Parquet, also as .gz or .zst.
+
+    Sent twice, it is taken once.
+    """
     name = dataset or name_dataset(file)
     options = {"delimiter": delimiter, "encoding": encoding, "header": header}
     given = {key: value for key, value in options.items() if value and value != "auto"}

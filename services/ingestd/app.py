@@ -31,9 +31,11 @@ _WRITERS = 4
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "The CSV file itself, or a form with the file in its field `file`",
+        "description": "The file itself, or a form with the file in its field `file`",
         "content": {
             "text/csv": {"schema": {"type": "string", "format": "binary"}},
+            "application/x-ndjson": {"schema": {"type": "string", "format": "binary"}},
+            "application/vnd.apache.parquet": {"schema": {"type": "string", "format": "binary"}},
             "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
             "application/gzip": {"schema": {"type": "string", "format": "binary"}},
             "application/zstd": {"schema": {"type": "string", "format": "binary"}},
@@ -94,7 +96,9 @@ def create_app(
         content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
         content_encoding: Annotated[str | None, Header(include_in_schema=False)] = None,
     ) -> IngestResult:
-        """Adds a CSV file's rows to a dataset, or puts them in place of all others.
+        """Adds a file's rows to a dataset, or puts them in place of all others.
+
+        The file is CSV or the like, JSON lines or Parquet, and is told apart by what it holds.
 
         The file may be packed by gzip or Zstandard, or lie in storage already.
 

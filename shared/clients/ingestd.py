@@ -37,10 +37,10 @@ class IngestdClient(ServiceClient):
         *,
         mode: Mode = "append",
         contract: Contract = "freeze",
-        content_type: str = "text/csv",
+        content_type: str = "application/octet-stream",
         **options: str,
     ) -> IngestResult:
-        """Adds a CSV file's rows to a dataset, or puts them in place of all others.
+        """Adds a file's rows to a dataset, or puts them in place of all others.
 
         Safe to send again after any failure: the same input is taken once.
 
@@ -49,8 +49,8 @@ class IngestdClient(ServiceClient):
             source: the bytes, a file to read, or an iterator of pieces.
             mode: append or replace.
             contract: what becomes of columns and values that do not go with the dataset.
-            content_type: of the body.
-            options: header, delimiter, quote, escape, encoding.
+            content_type: of the body, where more is to be said than its bytes say.
+            options: format, header, delimiter, quote, escape, encoding.
 
         Raises:
             Conflict: the file does not go with the dataset; the details name each column.

@@ -41,6 +41,11 @@ class IngestQuery(Request):
         json_schema_extra={"enum": ["evolve", "freeze", "discard_row", "discard_value"]},
     )
     key: str | None = Field(default=None, description="Not supported; for mode=upsert")
+    format: str | None = Field(
+        default=None,
+        description="What the file is; found out otherwise",
+        json_schema_extra={"enum": ["csv", "jsonl", "parquet"]},
+    )
     header: str = Field(default="auto", description="Whether there is one: true, false or auto")
     delimiter: str | None = Field(default=None, description="Between fields: , ; | tab or another")
     quote: str | None = Field(default=None, description="Around fields; none for no quotes")

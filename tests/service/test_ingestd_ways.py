@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.ingestd.worker import convert as conversion
+from services.ingestd.worker import delimited
 from shared.errors import Internal, Unprocessable
 from tests.support.ingestd import Converted, convert_bytes
 
@@ -38,7 +38,7 @@ def convert_both_ways(
         for fast in (True, False):
             with monkeypatch.context() as patch:
                 if not fast:
-                    patch.setattr(conversion, "is_fast", lambda _: False)
+                    patch.setattr(delimited, "is_fast", lambda _: False)
                 try:
                     found.append(convert_bytes(Path(folder), data, delimiter=",", quote='"'))
                 except Unprocessable:
@@ -73,14 +73,14 @@ def test_a_census_that_disagrees_sends_the_file_the_careful_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As if DuckDB had dropped a row: what it wrote is not taken.
-    join = conversion.CensusThread.join
+    join = delimited.CensusThread.join
 
-    def join_with_one_more(self: conversion.CensusThread) -> object:
+    def join_with_one_more(self: delimited.CensusThread) -> object:
         counts = join(self)
         counts.records += 1
         return counts
 
-    monkeypatch.setattr(conversion.CensusThread, "join", join_with_one_more)
+    monkeypatch.setattr(delimited.CensusThread, "join", join_with_one_more)
     found = convert_bytes(tmp_path, b"a,b\n1,x\n2,y\n")
     assert "normalise" in found.outcome.seconds
     assert found.rows == [("1", "x"), ("2", "y")]
@@ -105,12 +105,12 @@ def test_lines_missing_from_the_account_are_a_fault_and_never_an_answer(
 def test_rows_lost_by_duckdb_on_the_careful_way_are_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = conversion.Table.write
+    write = delimited.Table.write
 
-    def write_one_less(self: conversion.Table, *arguments: object) -> object:
+    def write_one_less(self: delimited.Table, *arguments: object) -> object:
         parts = write(self, *arguments)  # type: ignore[arg-type]
         return [type(part)(part.path, part.sha256, part.size, part.rows - 1) for part in parts]
 
-    monkeypatch.setattr(conversion.Table, "write", write_one_less)
+    monkeypatch.setattr(delimited.Table, "write", write_one_less)
     with pytest.raises(Internal, match="does not add up"):
         convert_bytes(tmp_path, b"a,b\n1,2\n3,4\n5\n")

@@ -15,6 +15,15 @@ import re
 from dataclasses import dataclass
 
 from services.ingestd.core import shapes
+from services.ingestd.core.casts import build_cast
+from services.ingestd.core.nested import (
+    Node,
+    Unreadable,
+    is_nested,
+    read_type,
+    structure_of,
+    write_type,
+)
 
 _DECIMAL_TYPE = re.compile(r"DECIMAL\((\d+),\s*(\d+)\)")
 _INTEGERS = frozenset({"BIGINT", "INTEGER", "SMALLINT", "TINYINT", "HUGEINT"})
@@ -47,6 +56,15 @@ MACROS = (
     starts_with(x, '-') = starts_with(y, '-')
     AND lk_digits(lk_parts(x)) = lk_digits(lk_parts(y))
     AND (lk_digits(lk_parts(x)) = '' OR lk_power(lk_parts(x)) = lk_power(lk_parts(y)))""",
+    # The same JSON but for the form of numbers: equal around them, and each pair the same.
+    r"""CREATE OR REPLACE TEMP MACRO lk_numbers(x) AS
+    regexp_extract_all(x, '-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?')""",
+    r"""CREATE OR REPLACE TEMP MACRO lk_around(x) AS
+    regexp_replace(x, '-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?', '0', 'g')""",
+    """CREATE OR REPLACE TEMP MACRO lk_same_json(x, y) AS
+    lk_around(x) = lk_around(y)
+    AND coalesce(list_bool_and(list_transform(list_zip(lk_numbers(x), lk_numbers(y)),
+        lambda p: lk_same_number(p[1], p[2]))), true)""",
 )
 
 
@@ -60,11 +78,21 @@ class Target:
             found: `1.10` then needs a scale of 2. For a table that exists the number
             decides: `1.10` fits a scale of 1, and `7.0` a BIGINT.
         booleans: the one spelling of BOOLEAN accepted, or None for any.
+        source: the type that the values have as they are read.
+        literal: whether the source says what a value is: an empty text is one and not NULL,
+            and a number may have any exponent.
     """
 
     type: str
     exact: bool = False
     booleans: tuple[str, str] | None = None
+    source: str = "VARCHAR"
+    literal: bool = False
+
+    @property
+    def is_text(self) -> bool:
+        """Whether values are taken as they are read, being text."""
+        return self.type == "VARCHAR" and self.source == "VARCHAR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +112,25 @@ class Check:
 
 def normalise_type(name: str) -> str:
     """The one spelling of a type that this package uses."""
+    if is_nested(name):
+        try:
+            return _normalise_nested(name)
+        except Unreadable:
+            return name
     upper = " ".join(name.upper().split())
     found = _DECIMAL_TYPE.fullmatch(upper)
     if found:
         return f"DECIMAL({found[1]},{found[2]})"
     return _ALIASES.get(upper, upper)
+
+
+def _normalise_nested(name: str) -> str:
+    def normalised(node: Node) -> Node:
+        if not node.members:
+            return Node(normalise_type(node.name))
+        return Node(node.name, tuple((name, normalised(kind)) for name, kind in node.members))
+
+    return write_type(normalised(read_type(name)))
 
 
 def decimal_of(type_name: str) -> tuple[int, int] | None:
@@ -98,13 +140,18 @@ def decimal_of(type_name: str) -> tuple[int, int] | None:
 
 
 def build_check(target: Target, text: str) -> Check | None:
-    """The check for a type that is not VARCHAR; None for one that text never becomes.
+    """The check for a conversion; None for one that these values never go through.
 
     Args:
-        target: what the column is converted to.
-        text: quoted name of the VARCHAR column.
+        target: what the column is converted to; not text as it is read.
+        text: quoted name of the column.
     """
     name = target.type
+    if target.source != "VARCHAR":
+        found = build_cast(target.source, name, text)
+        return None if found is None else Check(found.value, found.same)
+    if is_nested(name):
+        return _build_nested(name, text)
     cast = f"TRY_CAST({text} AS {name})"
     decimal = decimal_of(name)
     if decimal:
@@ -126,10 +173,11 @@ def build_check(target: Target, text: str) -> Check | None:
     if name in ("DOUBLE", "FLOAT"):
         # So many significant digits always come back.
         sure = 15 if name == "DOUBLE" else 6
+        form = shapes.ANY_FLOAT if target.literal else shapes.FLOAT
         return Check(
             cast,
             f"({cast}::VARCHAR = {text} AND isfinite({cast}))",
-            f"(isfinite({cast}) AND {_has_form(text, shapes.FLOAT)}"
+            f"(isfinite({cast}) AND {_has_form(text, form)}"
             f" AND (({_has_form(text, shapes.DECIMAL)} AND length({text}) <= {sure})"
             f" OR lk_same_number({text}, {cast}::VARCHAR)))",
         )
@@ -164,29 +212,46 @@ def build_check(target: Target, text: str) -> Check | None:
     return None
 
 
+def _build_nested(name: str, text: str) -> Check | None:
+    """JSON text to a nested type: it fits when the type's JSON is the text."""
+    try:
+        structure = structure_of(name)
+    except Unreadable:
+        return None
+    cast = f"(CASE WHEN json_valid({text}) THEN from_json({text}, {quote_text(structure)}) END)"
+    written = f"to_json({cast})::VARCHAR"
+    return Check(cast, f"({written} = {text})", f"lk_same_json({text}, {written})")
+
+
+def _is_nothing(target: Target, text: str) -> str:
+    if target.literal or target.source != "VARCHAR":
+        return f"{text} IS NULL"
+    return f"{text} IS NULL OR {text} = ''"
+
+
 def fits(target: Target, text: str) -> str:
     """A condition, never NULL: the value is NULL, "", or converts without a loss."""
-    if target.type == "VARCHAR":
+    if target.is_text:
         return "true"
     check = build_check(target, text)
     if check is None:
         return f"({text} IS NULL)"
     return (
-        f"(CASE WHEN {check.fast} THEN true WHEN {text} IS NULL OR {text} = '' THEN true"
+        f"(CASE WHEN {check.fast} THEN true WHEN {_is_nothing(target, text)} THEN true"
         f" ELSE coalesce({check.slow}, false) END)"
     )
 
 
 def convert_or(target: Target, text: str, otherwise: str) -> str:
     """The value in its type, and `otherwise` (NULL, an `error(…)`) where it does not fit."""
-    if target.type == "VARCHAR":
+    if target.is_text:
         return text
     check = build_check(target, text)
     if check is None:
         return f"CASE WHEN {text} IS NULL THEN CAST(NULL AS {target.type}) ELSE {otherwise} END"
     return (
         f"CASE WHEN {check.fast} THEN {check.cast}"
-        f" WHEN {text} IS NULL OR {text} = '' THEN NULL"
+        f" WHEN {_is_nothing(target, text)} THEN NULL"
         f" WHEN {check.slow} THEN {check.cast} ELSE {otherwise} END"
     )
 
@@ -196,10 +261,10 @@ def expect_null(text: str, otherwise: str) -> str:
     return f"CASE WHEN {text} IS NULL THEN CAST(NULL AS VARCHAR) ELSE {otherwise} END"
 
 
-def profile_column(text: str) -> list[str]:
+def profile_column(text: str, *, literal: bool = False) -> list[str]:
     """Aggregates for the fields of `ladder.Profile`, in their order.
 
-    The three BOOLEAN spellings come first, as counts of their own.
+    The three BOOLEAN spellings come first, as counts of their own. `literal` is as in `Target`.
     """
     filled = f"{text} <> ''"
     # Patterns are not run over megabytes that cannot match.
@@ -214,7 +279,7 @@ def profile_column(text: str) -> list[str]:
     fraction = f"length(split_part({absolute}, '.', 2))"
 
     def count_of(type_name: str) -> str:
-        check = build_check(Target(type_name, exact=True), text)
+        check = build_check(Target(type_name, exact=True, literal=literal), text)
         assert check is not None
         condition = f"CASE WHEN {check.fast} THEN true ELSE {check.slow} END"
         return f"count(*) FILTER ({filled} AND {condition})"

@@ -23,7 +23,9 @@ _OTHER_FORMATS = (
     (b"\xfd7zXZ\x00", "xz", "Unpack it first (unxz)."),
     (b"PK\x03\x04", "zip or Excel", "Unpack it, or save the sheet as CSV."),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old Excel", "Save the sheet as CSV."),
-    (b"PAR1", "Parquet", "POST /catalog/datasets registers Parquet objects as they are."),
+    (b"ORC", "ORC", "Write it as Parquet."),
+    (b"Obj\x01", "Avro", "Write it as Parquet or JSON lines."),
+    (b"ARROW1\x00\x00", "Arrow", "Write it as Parquet."),
     (b"%PDF-", "PDF", "Send the table as CSV."),
     (b"\x89PNG", "PNG", "Send the table as CSV."),
     (b"SQLite format 3\x00", "SQLite", "Export the table as CSV."),
@@ -37,6 +39,11 @@ def find_packing(head: bytes) -> str | None:
     return next((name for magic, name in _PACKINGS if head.startswith(magic)), None)
 
 
+def begins_parquet(head: bytes) -> bool:
+    """Whether a file is Parquet, encrypted perhaps."""
+    return head.startswith((b"PAR1", b"PARE"))
+
+
 def check_format(head: bytes) -> None:
     """Refuses files whose first bytes say that they are no CSV.
 
@@ -45,7 +52,7 @@ def check_format(head: bytes) -> None:
     """
     for magic, name, advice in _OTHER_FORMATS:
         if head.startswith(magic):
-            raise UnsupportedMediaType(f"This is a {name} file, not CSV. {advice}")
+            raise UnsupportedMediaType(f"This is a {name} file, not a table as text. {advice}")
 
 
 def parse_encoding(name: str) -> str:

@@ -21,6 +21,7 @@ BIGINT_MIN, BIGINT_MAX = -(2**63), 2**63 - 1
 _INTEGER = re.compile(shapes.INTEGER)
 _DECIMAL = re.compile(shapes.DECIMAL)
 _FLOAT = re.compile(shapes.FLOAT)
+_ANY_FLOAT = re.compile(shapes.ANY_FLOAT)
 _DATE = re.compile(shapes.DATE)
 _TIMESTAMP = re.compile(shapes.TIMESTAMP)
 _TIMESTAMPTZ = re.compile(shapes.TIMESTAMPTZ)
@@ -97,8 +98,9 @@ def spelling_of(profile: Profile) -> tuple[str, str] | None:
     return shapes.BOOLEANS[profile.booleans.index(profile.values)]
 
 
-def profile_values(values: Iterable[str | None]) -> Profile:
-    """The profile of a sample's values of one column."""
+def profile_values(values: Iterable[str | None], *, literal: bool = False) -> Profile:
+    """The profile of a sample's values of one column; `literal` as in `checks.Target`."""
+    float_form = _ANY_FLOAT if literal else _FLOAT
     count = bigints = decimals = whole = fraction = doubles = 0
     dates = timestamps = timestamptzs = 0
     spelled = [0] * len(shapes.BOOLEANS)
@@ -127,7 +129,7 @@ def profile_values(values: Iterable[str | None]) -> Profile:
             timestamps += is_timestamp(value)
         elif _TIMESTAMPTZ.fullmatch(value):
             timestamptzs += is_timestamp(value) and "0001-01-02" <= value <= "9999-12-31"
-        elif _FLOAT.fullmatch(value):
+        elif float_form.fullmatch(value):
             doubles += is_double(value)
     return Profile(
         booleans=tuple(spelled),

@@ -34,15 +34,30 @@ _WORDS = {
     "backslash": "\\",
     "\\t": "\t",
 }
-CSV_TYPES = frozenset(
+FORMATS = ("csv", "jsonl", "parquet")
+# What a Content-Type says that the file is, where it says anything.
+_FORMAT_OF = {
+    "text/csv": "csv",
+    "application/csv": "csv",
+    "application/vnd.ms-excel": "csv",
+    "text/tab-separated-values": "csv",
+    "application/x-ndjson": "jsonl",
+    "application/ndjson": "jsonl",
+    "application/jsonl": "jsonl",
+    "application/x-jsonl": "jsonl",
+    "application/jsonlines": "jsonl",
+    "application/x-jsonlines": "jsonl",
+    "application/json-lines": "jsonl",
+    "application/vnd.apache.parquet": "parquet",
+    "application/x-parquet": "parquet",
+    "application/parquet": "parquet",
+}
+FILE_TYPES = frozenset(
     {
-        "text/csv",
-        "application/csv",
+        # Among them what browsers on Windows call a CSV file.
+        *_FORMAT_OF,
         "text/plain",
         "application/octet-stream",
-        # What browsers on Windows call a CSV file.
-        "application/vnd.ms-excel",
-        "text/tab-separated-values",
         # Packed ones; the file itself tells by what.
         "application/gzip",
         "application/x-gzip",
@@ -62,7 +77,8 @@ MULTIPART = "multipart/form-data"
 class Options:
     """How one ingest is to be done; None is to be found out from the file.
 
-    Everything here is part of the ingest's identity.
+    Everything here is part of the ingest's identity but `stated`, the format that the
+    Content-Type names: it decides nothing, and a file that is something else is refused.
     """
 
     mode: Mode = "append"
@@ -72,6 +88,8 @@ class Options:
     quote: str | None = None
     escape: str | None = None
     encoding: str | None = None
+    format: str | None = None
+    stated: str | None = None
 
     def given(self) -> Given:
         """What is known of the file's dialect."""
@@ -92,6 +110,7 @@ class Media:
     header: bool | None = None
     delimiter: str | None = None
     reference: bool = False
+    format: str | None = None
 
 
 def check_dataset(name: str) -> str:
@@ -142,7 +161,10 @@ def parse_options(query: IngestQuery, media: Media) -> Options:
         quote=_parse_mark("quote", query.quote, most=1, empty=True),
         escape=_parse_mark("escape", query.escape, most=1),
         encoding=None if charset is None else parse_encoding(charset),
+        format=_parse_format(query.format),
+        stated=media.format,
     )
+    _check_dialect(options)
     marks = [mark for mark in (options.delimiter, options.quote) if mark]
     if len(set(marks)) < len(marks):
         raise Invalid("delimiter and quote must differ.")
@@ -178,16 +200,17 @@ def parse_media(content_type: str | None, content_encoding: str | None) -> Media
         return Media(boundary=boundary.encode("utf-8", "replace"))
     if kind == REFERENCE:
         return Media(reference=True)
-    if kind not in CSV_TYPES:
+    if kind not in FILE_TYPES:
         advice = ""
         if kind == "application/x-www-form-urlencoded":
             # curl's -d also takes the line ends out of the file.
             advice = " With curl, use --data-binary @FILE -H 'content-type: text/csv'."
         raise UnsupportedMediaType(
-            f"{kind} is not read. Send CSV as text/csv or application/octet-stream, as the "
-            f"multipart field 'file', or name an object in storage: {REFERENCE} with "
-            f'{{"object": "{UPLOADS}…"}}.{advice}',
-            details={"supported": ["text/csv", "application/octet-stream", MULTIPART, REFERENCE]},
+            f"{kind} is not read. Send CSV as text/csv, JSON lines as application/x-ndjson, "
+            "Parquet as application/vnd.apache.parquet or any of them as "
+            f"application/octet-stream, as the multipart field 'file', or name an object in "
+            f'storage: {REFERENCE} with {{"object": "{UPLOADS}…"}}.{advice}',
+            details={"supported": [*sorted(FILE_TYPES), MULTIPART, REFERENCE]},
         )
     charset = message.get_param("charset")
     stated = {"present": True, "absent": False}.get(str(message.get_param("header")).lower())
@@ -195,6 +218,7 @@ def parse_media(content_type: str | None, content_encoding: str | None) -> Media
         charset=charset if isinstance(charset, str) else None,
         header=stated,
         delimiter="\t" if kind == _TSV else None,
+        format=_FORMAT_OF.get(kind),
     )
 
 
@@ -213,7 +237,7 @@ def parse_reference(body: bytes) -> str:
     if not isinstance(key, str) or len(given) != 1:
         raise Invalid(
             f'A body of {REFERENCE} is {{"object": "{UPLOADS}…"}}, the key of a file in storage. '
-            "To send rows themselves, use text/csv."
+            "To send rows themselves, use text/csv, or application/x-ndjson for JSON lines."
         )
     if not key.startswith(UPLOADS) or key == UPLOADS:
         raise Invalid(
@@ -235,7 +259,7 @@ def make_ingest_id(
         {
             "version": IDENTITY_VERSION,
             "input": input_sha256,
-            "options": asdict(options),
+            "options": _identify(options),
             "dataset": dataset_uuid,
             "repetition": repetition,
         },
@@ -243,6 +267,19 @@ def make_ingest_id(
         separators=(",", ":"),
     )
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _identify(options: Options) -> dict[str, Any]:
+    """The options that make one ingest differ from another, in plain form.
+
+    What came later is left out where it says nothing, so that older ids stay what they are.
+    Only `jsonl` makes of a file what it would not be: what is not CSV or Parquet is refused.
+    """
+    plain = asdict(options)
+    del plain["stated"]
+    if plain["format"] != "jsonl":
+        del plain["format"]
+    return plain
 
 
 def options_from(values: Mapping[str, Any]) -> Options:
@@ -255,6 +292,25 @@ def _parse_header(value: str) -> bool | None:
     if value.lower() not in found:
         raise Invalid("header is true, false or auto.")
     return found[value.lower()]
+
+
+def _parse_format(value: str | None) -> str | None:
+    if value is not None and value not in FORMATS:
+        raise Invalid(f"format is one of: {', '.join(FORMATS)}; leave it out to find out.")
+    return value
+
+
+def _check_dialect(options: Options) -> None:
+    """Refuses what is said of CSV where the file is something else."""
+    found = options.format or options.stated
+    if found not in ("jsonl", "parquet"):
+        return
+    said = ["header", "delimiter", "quote", "escape"]
+    if found == "parquet":
+        said.append("encoding")
+    odd = [name for name in said if getattr(options, name) is not None]
+    if odd:
+        raise Invalid(f"{', '.join(odd)} cannot be said of a file in format {found}.")
 
 
 def _parse_mark(name: str, value: str | None, *, most: int, empty: bool = False) -> str | None:

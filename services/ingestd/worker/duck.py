@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import duckdb
 
@@ -47,8 +47,25 @@ class Unreadable(Exception):
     """DuckDB's CSV reader does not take the file; the careful reader has to."""
 
 
+class Damaged(Exception):
+    """DuckDB's Parquet reader does not take the file."""
+
+
 class OutOfMemory(Exception):
     """The memory limit does not do for this file in this way."""
+
+
+class Rows(Protocol):
+    """Rows that DuckDB reads: columns c0, c1, …, and where it can be told `line` and `span`."""
+
+    @property
+    def size(self) -> int:
+        """Bytes as they are read."""
+        ...
+
+    def sql(self, *, frugal: bool) -> str:
+        """A relation for FROM; `frugal` reads little at a time."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +143,7 @@ class Session:
         self.limits = limits
         self.frugal = False
         self._attempts = 0
+        self._distrusts = False
         self._connection = duckdb.connect(
             ":memory:",
             config={
@@ -147,6 +165,10 @@ class Session:
         """Gives its memory back."""
         self._connection.close()
 
+    def distrust(self) -> None:
+        """From now on a failure is the fault of the file that is read."""
+        self._distrusts = True
+
     def execute(self, sql: str) -> duckdb.DuckDBPyConnection:
         """Runs a statement, its failures told apart.
 
@@ -156,13 +178,13 @@ class Session:
         try:
             return self._connection.execute(sql)
         except (duckdb.Error, MemoryError) as error:
-            raise explain(error) from error
+            raise explain(error, self._distrusts) from error
 
-    def read(self, source: Source) -> str:
+    def read(self, source: Rows) -> str:
         """The SQL that reads a source as it is read now."""
         return source.sql(frugal=self.frugal)
 
-    def fetch_row(self, select: str, source: Source) -> tuple[Any, ...]:
+    def fetch_row(self, select: str, source: Rows) -> tuple[Any, ...]:
         """The only row of a query over a source.
 
         Raises:
@@ -178,6 +200,10 @@ class Session:
                 raise Internal("A query of ingestd's own gave no row.")
             return row
 
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        """All rows of a small result."""
+        return self.execute(sql).fetchall()
+
     def stream_rows(self, sql: str, at_once: int = 2048) -> Iterator[tuple[Any, ...]]:
         """The rows of a result, little by little."""
         result = self.execute(sql)
@@ -185,7 +211,7 @@ class Session:
             try:
                 rows = result.fetchmany(at_once)
             except (duckdb.Error, MemoryError) as error:
-                raise explain(error) from error
+                raise explain(error, self._distrusts) from error
             if not rows:
                 return
             yield from rows
@@ -211,7 +237,7 @@ class Session:
         self.execute("SET preserve_insertion_order = false")
 
     def copy(
-        self, expressions: str, source: Source, where: str, ingest_id: str, row_bytes: int
+        self, expressions: str, source: Rows, where: str, ingest_id: str, row_bytes: int
     ) -> list[Part]:
         """Writes a source's rows as Parquet parts of at most the limit's size.
 
@@ -280,8 +306,12 @@ def digest(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def explain(error: Exception) -> Exception:
-    """What a failure of DuckDB means here. Its text may hold paths, so none of it goes on."""
+def explain(error: Exception, distrusts: bool = False) -> Exception:
+    """What a failure of DuckDB means here. Its text may hold paths, so none of it goes on.
+
+    Args:
+        distrusts: whether it reads a file that others wrote and nothing has checked.
+    """
     text = str(error)
     misfit = _MISFIT.search(text)
     if misfit:
@@ -290,6 +320,9 @@ def explain(error: Exception) -> Exception:
         return disk_full()
     if isinstance(error, duckdb.OutOfMemoryException | MemoryError) or "bad_alloc" in text:
         return OutOfMemory()
+    if distrusts:
+        logger.warning("DuckDB cannot read what was sent: %s", text)
+        return Damaged()
     if isinstance(error, duckdb.InterruptException) or "CSV" in text or "unicode" in text.lower():
         return Unreadable()
     logger.error("DuckDB failed: %s", text)

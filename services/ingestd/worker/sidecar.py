@@ -24,23 +24,13 @@ def read_entries(path: Path) -> Iterator[Entry]:
             yield number, span, column, reason, message
 
 
-def write_sidecar(
-    session: Session,
-    text: TextFile,
-    newline: bytes,
-    entries: Iterable[Entry],
-    ingest_id: str,
-    limit: int,
-) -> Part:
+def write_sidecar(session: Session, entries: Iterable[tuple[Entry, str]], ingest_id: str) -> Part:
     """Writes the sidecar.
 
     Args:
         session: whose folder takes it.
-        text: the source, read once more for the lines' text.
-        newline: what ends a line there.
-        entries: what was left out, in order of lines.
+        entries: what was left out with its text, in order of lines.
         ingest_id: goes into the file's metadata.
-        limit: longest line in bytes.
 
     Columns: line_number BIGINT, column_name, error_type, message, raw_line VARCHAR. Bytes
     that are not UTF-8 show as `\\xNN`.
@@ -50,7 +40,7 @@ def write_sidecar(
     longest = 0
     rows = 0
     with listed.open("wb") as file:
-        for entry, raw in _with_text(entries, text, newline, limit):
+        for entry, raw in entries:
             line, _, column, reason, message = entry
             written = json.dumps(
                 {
@@ -79,10 +69,16 @@ def write_sidecar(
     return Part(str(target), digest(target), target.stat().st_size, rows)
 
 
-def _with_text(
+def with_text(
     entries: Iterable[Entry], text: TextFile, newline: bytes, limit: int
 ) -> Iterator[tuple[Entry, str]]:
-    """Each entry with the text of its lines; the source is read once, from front to back."""
+    """Each entry with the text of its lines; the source is read once, from front to back.
+
+    Args:
+        entries: in order of lines.
+        newline: what ends a line.
+        limit: longest line in bytes.
+    """
     lines = Lines(text.blocks(), newline, limit)
     # The lines last read, from number `first`: several entries may be of one line.
     held: list[bytes] = []

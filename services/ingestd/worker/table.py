@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from services.ingestd.core.checks import (
     Target,
@@ -13,20 +13,18 @@ from services.ingestd.core.checks import (
 )
 from services.ingestd.core.contract import Misfit as ColumnMisfit
 from services.ingestd.core.contract import Plan, Planned, refuse_values, widen
-from services.ingestd.core.fields import Cells
 from services.ingestd.core.job import Part
 from services.ingestd.core.ladder import (
     Profile,
-    choose_type,
     describe_mixed,
     describe_offsets,
     describe_text,
     profile_values,
-    spelling_of,
 )
-from services.ingestd.core.layout import decode_cell
+from services.ingestd.core.nested import is_nested
 from services.ingestd.core.options import Contract
-from services.ingestd.worker.duck import Session, Source, column, raise_misfit, select_list
+from services.ingestd.core.sources import ColumnSource, warn_of_kinds
+from services.ingestd.worker.duck import Rows, Session, column, raise_misfit, select_list
 from services.ingestd.worker.sidecar import Entry
 
 # Columns profiled in one pass: each takes more than a dozen aggregates.
@@ -37,6 +35,7 @@ LONG = 256 * 1024
 # Characters of a value that a message shows.
 _SHOWN = 100
 _TEXT = Target("VARCHAR")
+_NOTHING_SAID = ColumnSource()
 
 
 class Table:
@@ -47,12 +46,21 @@ class Table:
         plan: the columns.
         contract: what becomes of values that do not fit a table that exists.
         row_bytes: bytes of an average row.
+        sources: what the file says of its columns; nothing where it is CSV.
 
     `rejects` and `discarded` count what the contract left out, after `settle`.
     """
 
-    def __init__(self, session: Session, plan: Plan, contract: Contract, row_bytes: int) -> None:
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        contract: Contract,
+        row_bytes: int,
+        sources: Sequence[ColumnSource] = (),
+    ) -> None:
         self.session = session
+        self._sources = sources
         self.plan = plan
         self.contract = contract
         self.row_bytes = row_bytes
@@ -63,18 +71,23 @@ class Table:
         self._samples: dict[int, list[str | None]] = {}
         self._profiles: dict[int, Profile] = {}
         self._settled = False
-        self._source: Source | None = None
+        self._said: list[str] = []
+        self._source: Rows | None = None
 
-    def guess(self, rows: Sequence[Cells]) -> None:
-        """Guesses the types that the file gives from a sample of its rows."""
+    def guess(self, samples: Mapping[int, list[str | None]]) -> None:
+        """Guesses the types that the file gives from samples of its columns."""
         for planned in self.plan.columns:
             index = planned.index
             if planned.target is not None or index is None:
                 continue
-            values = [decode_cell(row[index]) for row in rows]
-            profile = profile_values(values)
+            source = self._source_of(index)
+            if not source.is_open:
+                self._guesses[index] = source.fixed()
+                continue
+            values = samples.get(index, [])
+            profile = profile_values(values, literal=source.literal)
             self._samples[index] = values
-            self._guesses[index] = _target_of(profile) if profile.values else None
+            self._guesses[index] = source.choose(profile) if profile.values else None
 
     @property
     def has_types(self) -> bool:
@@ -89,7 +102,7 @@ class Table:
         """Whether a file column's type, or its absence, is the table's to say."""
         return index not in self._guesses
 
-    def write(self, source: Source, ingest_id: str) -> list[Part]:
+    def write(self, source: Rows, ingest_id: str) -> list[Part]:
         """Converts all rows, or those that the contract lets in.
 
         Raises:
@@ -103,14 +116,37 @@ class Table:
             select_list(pairs), source, self._where(), ingest_id, self.row_bytes
         )
 
-    def profile(self, source: Source) -> None:
+    def profile(self, source: Rows) -> None:
         """Finds out over all rows the types that were only guessed."""
-        unsure = [index for index, guess in self._guesses.items() if guess != _TEXT]
+        unsure = [
+            index
+            for index, guess in self._guesses.items()
+            if self._source_of(index).is_open and (guess is None or not guess.is_text)
+        ]
         for index, profile in self._profile(source, unsure).items():
             self._profiles[index] = profile
-            self._guesses[index] = _target_of(profile) if profile.values else _TEXT
+            own = self._source_of(index).choose(profile)
+            self._guesses[index] = own if profile.values else _TEXT
+        for index, guess in self._guesses.items():
+            if guess is not None and is_nested(guess.type) and guess.source == "VARCHAR":
+                self._check_nested(source, index, guess)
 
-    def settle(self, source: Source) -> None:
+    def _check_nested(self, source: Rows, index: int, guess: Target) -> None:
+        """Leaves a column JSON text if some value's JSON is not its type's."""
+        condition = fits(guess, column(index))
+        odd, example = self.session.fetch_row(
+            f"count(*) FILTER (NOT {condition}), "
+            f"arg_min(left({column(index)}, 60), line) FILTER (NOT {condition})",
+            source,
+        )
+        if odd:
+            self._guesses[index] = _TEXT
+            self._said.append(
+                f"Column {self._name_of(index)!r} stays JSON text: {odd} values, like {example!r}, "
+                f"are no {guess.type[:200]}."
+            )
+
+    def settle(self, source: Rows) -> None:
         """Decides over all rows what becomes of values that do not fit.
 
         Args:
@@ -135,39 +171,49 @@ class Table:
 
     def entries(self) -> Iterator[Entry]:
         """What the contract left out, in order of lines, for the sidecar."""
+        return (entry for entry, _ in self.entries_with("''"))
+
+    def entries_with(self, raw: str) -> Iterator[tuple[Entry, str]]:
+        """The same, each with the row's text as the SQL expression `raw` gives it."""
         if self._source is None or not (self.rejects or self.discarded):
             return
         tests = [
-            f"CASE WHEN NOT {condition} THEN {{'i': {index}, 'v': left({column(index)}, {_SHOWN})}}"
-            " END"
+            f"CASE WHEN NOT {condition} THEN {{'i': {index}, 'v': {self._show(index, _SHOWN)}}} END"
             for index, condition in self._conditions()
         ]
         found = f"list_filter([{', '.join(tests)}], x -> x IS NOT NULL)"
         query = (
-            f"SELECT line, span, found FROM (SELECT line, span, {found} AS found "
+            "SELECT line, span, found, raw "
+            f"FROM (SELECT line, span, {found} AS found, {raw} AS raw "
             f"FROM {self.session.read(self._source)}) WHERE len(found) > 0 ORDER BY line"
         )
-        for line, span, misfits in self.session.stream_rows(query):
+        for line, span, misfits, text in self.session.stream_rows(query):
             described = [self._describe(one["i"], one["v"]) for one in misfits]
             if self.contract == "discard_row":
                 reason = "does_not_fit"
-                yield line, span, described[0][0], reason, "; ".join(text for _, text in described)
+                message = "; ".join(said for _, said in described)
+                yield (line, span, described[0][0], reason, message), text
             else:
-                for name, text in described:
-                    yield line, span, name, "discarded_value", text
+                for name, said in described:
+                    yield (line, span, name, "discarded_value", said), text
 
     def warnings(self) -> list[str]:
         """Why columns stay text, and what was left out."""
-        found: list[str] = list(self.plan.warnings)
+        found: list[str] = [*self.plan.warnings, *self._said]
         for planned in self.plan.columns:
-            if planned.index is None or planned.index not in self._samples:
+            if planned.index is None:
+                continue
+            source = self._source_of(planned.index)
+            if self._target(planned).is_text and (said := warn_of_kinds(planned.name, source)):
+                found.append(said)
+            if planned.index not in self._samples:
                 continue
             values = self._samples[planned.index]
             kind = self._target(planned).type
             said: str | None = None
             if kind == "VARCHAR":
                 profile = self._profiles.get(planned.index)
-                said = describe_text(planned.name, values) or (
+                said = (None if source.literal else describe_text(planned.name, values)) or (
                     describe_mixed(planned.name, profile) if profile else None
                 )
             elif kind == "TIMESTAMPTZ":
@@ -183,9 +229,18 @@ class Table:
 
     def _target(self, planned: Planned) -> Target:
         if planned.target is not None:
-            return planned.target
+            if planned.index is None:
+                return planned.target
+            return self._source_of(planned.index).given(planned.target)
         assert planned.index is not None
         return self._guesses[planned.index] or _TEXT
+
+    def _source_of(self, index: int) -> ColumnSource:
+        return self._sources[index] if self._sources else _NOTHING_SAID
+
+    def _show(self, index: int, most: int) -> str:
+        """The beginning of a value's text."""
+        return f"left(CAST({column(index)} AS VARCHAR), {most})"
 
     def _convert(self, planned: Planned) -> str:
         """The SQL expression of one column's values."""
@@ -213,13 +268,15 @@ class Table:
         """What must hold of a row that fits, by file column."""
         held: list[tuple[int, str]] = []
         for planned in self.plan.columns:
-            if planned.index is None or planned.target is None or planned.target == _TEXT:
+            if planned.index is None or planned.target is None:
                 continue
-            held.append((planned.index, fits(planned.target, column(planned.index))))
+            target = self._target(planned)
+            if not target.is_text:
+                held.append((planned.index, fits(target, column(planned.index))))
         held += [(index, f"({column(index)} IS NULL)") for index in self.plan.unknown]
         return held
 
-    def _find_misfits(self, source: Source) -> tuple[list[ColumnMisfit], int]:
+    def _find_misfits(self, source: Rows) -> tuple[list[ColumnMisfit], int]:
         """Columns with values that do not fit, and how many rows have any."""
         conditions = self._conditions()
         if not conditions:
@@ -230,7 +287,7 @@ class Table:
             wanted += [
                 f"count(*) {odd}",
                 f"min(line) {odd}",
-                f"arg_min(left({column(index)}, 200), line) {odd}",
+                f"arg_min({self._show(index, 200)}, line) {odd}",
             ]
         rows, *figures = self.session.fetch_row(", ".join(wanted), source)
         found = [
@@ -238,12 +295,14 @@ class Table:
             for place, (index, _) in enumerate(conditions)
             if figures[3 * place]
         ]
-        profiles = self._profile(source, [one[0] for one in found])
+        profiles = self._profile(
+            source, [one[0] for one in found if self._source_of(one[0]).own is None]
+        )
         misfits = [
             ColumnMisfit(
                 column=self._name_of(index),
                 expected=self._expected(index),
-                found=choose_type(profiles[index]),
+                found=self._found(index, profiles.get(index)),
                 count=count,
                 example=example,
                 line=line,
@@ -251,6 +310,11 @@ class Table:
             for index, count, line, example in found
         ]
         return misfits, rows
+
+    def _found(self, index: int, profile: Profile | None) -> str:
+        """The narrowest type that all values of a column fit."""
+        source = self._source_of(index)
+        return source.fixed().type if profile is None else source.choose(profile).type
 
     def _widen(self, misfits: Sequence[ColumnMisfit]) -> None:
         """Widens the columns that can be; the others keep their type and are refused."""
@@ -262,11 +326,15 @@ class Table:
         }
         self.plan = self.plan.with_targets(targets)
 
-    def _profile(self, source: Source, indices: Sequence[int]) -> dict[int, Profile]:
+    def _profile(self, source: Rows, indices: Sequence[int]) -> dict[int, Profile]:
         found: dict[int, Profile] = {}
         for start in range(0, len(indices), _AT_ONCE):
             some = indices[start : start + _AT_ONCE]
-            wanted = [one for index in some for one in profile_column(column(index))]
+            wanted = [
+                one
+                for index in some
+                for one in profile_column(column(index), literal=self._source_of(index).literal)
+            ]
             row = self.session.fetch_row(", ".join(wanted), source)
             width = len(row) // len(some)
             for place, index in enumerate(some):
@@ -291,7 +359,3 @@ class Table:
         if index in self.plan.unknown:
             return name, f"has {value!r} in {name!r}, and the table has no such column"
         return name, f"has {value!r} in {name!r}, which does not fit {self._expected(index)}"
-
-
-def _target_of(profile: Profile) -> Target:
-    return Target(choose_type(profile), exact=True, booleans=spelling_of(profile))

@@ -51,7 +51,7 @@ async def ingest_file(visit: Visit) -> Response:
         visit.request.stream(),
         mode=cast("Mode", mode),
         contract=cast("Contract", contract),
-        content_type=given if given in FILE_TYPES else "text/csv",
+        content_type=given if given in FILE_TYPES else "application/octet-stream",
     )
     return visit.page("part_ingested.html", result=result)
 

@@ -1,0 +1,318 @@
+"""Lines of JSON as rows of text, each line accounted for.
+
+Lines that are written alike, as programs write them, are taken apart by one pattern, a
+block at a time; all others one by one.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from io import BufferedWriter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from services.ingestd.core.dialect import detect_newline
+from services.ingestd.core.fields import is_text
+from services.ingestd.core.jsonlines import (
+    BadLine,
+    Kind,
+    LinePattern,
+    find_twice,
+    learn_pattern,
+    parse_line,
+    take_value,
+)
+from services.ingestd.core.nested import Shape
+from services.ingestd.core.records import RecordTooLong
+from services.ingestd.worker.normalise import CountedBlocks
+from services.ingestd.worker.staged import StagedRows, Stager
+from services.ingestd.worker.text import TextFile
+from shared.errors import Internal, Unprocessable
+
+# Values of a column that a first guess at its type is made from: of each block, and in all.
+_SAMPLE_EACH = 30
+_SAMPLE = 2000
+# Forms of line that are remembered: names in their order, and the columns they are.
+_FORMS = 1000
+# A first character of a value's JSON, and what it says.
+_FIRST = {b'"': Kind.STRING, b"n": Kind.NONE, b"t": Kind.BOOLEAN, b"f": Kind.BOOLEAN}
+
+
+class ColumnFacts:
+    """What was seen of a column.
+
+    Attributes:
+        kinds: of its values.
+        empties: whether some value is an empty text.
+        shape: of its nested values.
+        sample: some of its values.
+    """
+
+    def __init__(self) -> None:
+        self.kinds = Kind.NONE
+        self.empties = False
+        self.shape = Shape()
+        self.sample: list[str | None] = []
+
+
+@dataclass(frozen=True, slots=True)
+class JsonRows:
+    """A file of JSON lines, read.
+
+    Attributes:
+        rows: the rows, as text.
+        names: of the columns as the objects have them, in order of appearance.
+        facts: of each column.
+        lines: physical lines that are not blank, counted by their line ends alone.
+        blanks: empty lines.
+        rejects_path: JSON lines of what is no row. `rejects`: how many lines those are.
+        is_utf8: whether all lines are.
+        newline: what ends a line.
+        nuls: whether some text holds a NUL.
+    """
+
+    rows: StagedRows
+    names: tuple[str, ...]
+    facts: tuple[ColumnFacts, ...]
+    lines: int
+    blanks: int
+    rejects_path: Path
+    rejects: int
+    is_utf8: bool
+    newline: bytes
+    nuls: bool
+
+
+def read_json_lines(text: TextFile, folder: Path, record_bytes: int, most_columns: int) -> JsonRows:
+    """Reads a whole file.
+
+    Args:
+        folder: for the rows.
+        record_bytes: longest line.
+        most_columns: how many columns there may be.
+
+    Raises:
+        RecordTooLong: a line is over the limit.
+        Unprocessable: there are too many columns.
+        Internal: lines are missing from the account, so the result cannot be trusted.
+    """
+    newline = detect_newline(text.head())
+    counted = CountedBlocks(text.blocks(), newline)
+    rejects_path = folder / "rejects.jsonl"
+    stager = Stager(folder)
+    with rejects_path.open("wb") as file:
+        reader = _Reader(stager, file, newline, record_bytes, most_columns)
+        # Rows come as tuples by the ten thousand, none of them in a circle; looking through
+        # them for one takes as long as making them.
+        gc.disable()
+        try:
+            for block in _whole_lines(counted, newline, record_bytes):
+                reader.read(block)
+            rows = stager.close()
+        finally:
+            gc.enable()
+            stager.abandon()
+    if rows.rows + reader.rejects + reader.blanks != counted.lines:
+        raise Internal(
+            f"{counted.lines} lines are {rows.rows} rows, {reader.rejects} rejects and "
+            f"{reader.blanks} blanks, which does not add up. Nothing was stored; please report the "
+            "file's shape."
+        )
+    return JsonRows(
+        rows=rows,
+        names=tuple(reader.columns),
+        facts=tuple(reader.facts),
+        lines=counted.lines - reader.blanks,
+        blanks=reader.blanks,
+        rejects_path=rejects_path,
+        rejects=reader.rejects,
+        is_utf8=reader.is_utf8,
+        newline=newline,
+        nuls=reader.nuls,
+    )
+
+
+def _whole_lines(blocks: Iterable[bytes], newline: bytes, limit: int) -> Iterator[bytes]:
+    """The blocks cut anew where lines end."""
+    held: list[bytes] = []
+    size = lines = 0
+    for block in blocks:
+        end = block.rfind(newline) + 1
+        if end:
+            whole = b"".join((*held, block[:end]))
+            yield whole
+            lines += whole.count(newline)
+            held, size = [block[end:]], len(block) - end
+            continue
+        held.append(block)
+        size += len(block)
+        if size > limit:
+            raise RecordTooLong(lines + 1, limit)
+    if size:
+        yield b"".join(held)
+
+
+class _Reader:
+    """Takes blocks of whole lines apart."""
+
+    def __init__(
+        self, stager: Stager, rejects: BufferedWriter, newline: bytes, limit: int, most: int
+    ) -> None:
+        self.columns: dict[str, int] = {}
+        self.facts: list[ColumnFacts] = []
+        self.blanks = self.rejects = 0
+        self.is_utf8 = True
+        self.nuls = False
+        self._stager = stager
+        self._rejects = rejects
+        self._newline = newline
+        self._limit = limit
+        self._most = most
+        self._line = 0
+        self._pattern: LinePattern | None = None
+        self._forms: dict[tuple[str, ...], tuple[int, ...]] = {}
+
+    def read(self, block: bytes) -> None:
+        """Reads the next block."""
+        if self._pattern is not None and self._newline == b"\n" and len(block) <= self._limit:
+            # What is not UTF-8, or ends without a line end, is looked at line by line.
+            found = self._pattern.split(block) if block[-1] == 10 and is_text(block) else None
+            if found is not None:
+                self._take_alike(self._pattern.names, found)
+                return
+        self._take_lines(block)
+
+    def _take_alike(self, names: tuple[str, ...], rows: list[tuple[bytes, ...]]) -> None:
+        """Takes rows of the same names, their values as they stand in the JSON."""
+        lines = pa.array(range(self._line + 1, self._line + 1 + len(rows)), pa.int64())
+        self._line += len(rows)
+        columns = {
+            index: self._take_tokens(self.facts[index], pa.array(tokens, pa.binary()))
+            for index, tokens in zip(
+                self._find_columns(names), zip(*rows, strict=True), strict=True
+            )
+        }
+        self._stager.add(lines, columns)
+
+    def _take_tokens(self, facts: ColumnFacts, tokens: pa.Array) -> pa.Array:
+        """The texts of plain values."""
+        first: list[bytes] = pc.unique(pc.binary_slice(tokens, 0, 1)).to_pylist()
+        kinds = Kind.NONE
+        for character in first:
+            kinds |= _FIRST.get(character, Kind.NUMBER)
+        values = tokens
+        if kinds & Kind.STRING:
+            inner = pc.binary_slice(tokens, 1, -1)
+            if kinds == Kind.STRING and b"n" not in first:
+                values = inner
+            else:
+                values = pc.if_else(pc.starts_with(tokens, b'"'), inner, tokens)
+            facts.empties = facts.empties or pc.any(pc.equal(tokens, b'""')).as_py()
+        if b"n" in first:
+            values = pc.if_else(pc.equal(tokens, b"null"), pa.scalar(None, pa.binary()), values)
+        values = values.view(pa.string())
+        facts.kinds |= kinds
+        if len(facts.sample) < _SAMPLE:
+            facts.sample += values.slice(0, _SAMPLE_EACH).to_pylist()
+        return values
+
+    def _take_lines(self, block: bytes) -> None:
+        """Takes lines one by one."""
+        lines = block.split(self._newline)
+        if not lines[-1]:
+            lines.pop()
+        numbers = array("q")
+        values: dict[int, list[str | None]] = {}
+        last = ""
+        for raw in lines:
+            self._line += 1
+            if len(raw) > self._limit:
+                raise RecordTooLong(self._line, self._limit)
+            if not raw.strip(b" \t\r") or raw == b"\x1a":
+                self.blanks += 1
+                continue
+            try:
+                last = self._take_line(raw, values, len(numbers))
+            except BadLine as error:
+                self._reject(error.reason, str(error))
+                continue
+            numbers.append(self._line)
+        if not numbers:
+            return
+        self._pattern = learn_pattern(last) or self._pattern
+        columns: dict[int, pa.Array] = {}
+        for index, texts in values.items():
+            texts += [None] * (len(numbers) - len(texts))
+            facts = self.facts[index]
+            if len(facts.sample) < _SAMPLE:
+                facts.sample += texts[:_SAMPLE_EACH]
+            columns[index] = pa.array(texts, pa.string())
+        self._stager.add(pa.array(numbers, pa.int64()), columns)
+
+    def _take_line(self, raw: bytes, values: dict[int, list[str | None]], row: int) -> str:
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError:
+            self.is_utf8 = False
+            raise BadLine("encoding", "is not valid UTF-8") from None
+        members = parse_line(line)
+        names = tuple([name for name, _ in members])
+        taken = [self._take_value(value) for _, value in members]
+        for index, (kind, text, value) in zip(self._find_columns(names), taken, strict=True):
+            facts = self.facts[index]
+            facts.kinds |= kind
+            if kind is Kind.NESTED:
+                facts.shape.add(value)
+            elif text == "":
+                facts.empties = True
+            texts = values.get(index)
+            if texts is None:
+                texts = values[index] = []
+            if len(texts) < row:
+                texts += [None] * (row - len(texts))
+            texts.append(text)
+        return line
+
+    def _take_value(self, value: Any) -> tuple[Kind, str | None, Any]:
+        try:
+            kind, text = take_value(value)
+        except RecursionError:
+            raise BadLine("too_deep", "nests too deep") from None
+        if text is not None and "\0" in text:
+            self.nuls = True
+        return kind, text, value
+
+    def _find_columns(self, names: tuple[str, ...]) -> tuple[int, ...]:
+        """The columns of an object's members; new ones are added."""
+        found = self._forms.get(names)
+        if found is not None:
+            return found
+        twice = find_twice(names)
+        if twice is not None:
+            raise BadLine("duplicate_key", f"has the name {twice[:60]!r} twice")
+        for name in names:
+            if name not in self.columns:
+                if len(self.columns) == self._most:
+                    raise Unprocessable(
+                        f"Line {self._line} has column {self._most + 1}; at most {self._most} are "
+                        "taken. Are the names data? Put them into a nested object then.",
+                        details={"limit": self._most},
+                    )
+                self.columns[name] = len(self.columns)
+                self.facts.append(ColumnFacts())
+        found = tuple(self.columns[name] for name in names)
+        if len(self._forms) < _FORMS:
+            self._forms[names] = found
+        return found
+
+    def _reject(self, reason: str, message: str) -> None:
+        self.rejects += 1
+        entry = [self._line, 1, None, reason, message]
+        self._rejects.write(json.dumps(entry).encode() + b"\n")
