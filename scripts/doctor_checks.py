@@ -13,12 +13,14 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from scripts.doctor_findings import Finding
+from scripts.doctor_storage import check_storage
 from scripts.fleet import is_port_taken, probe
 from shared.config import Config, ConfigError, load
 from shared.daemons import BUILT
@@ -27,16 +29,6 @@ from shared.keyfile import read_key
 from shared.supervisor import read_state, supervisor_pid
 
 GIB = 1024**3
-
-
-@dataclass
-class Finding:
-    """One probe's outcome: `advice` is empty when all is well."""
-
-    what: str
-    ok: bool
-    found: str
-    advice: str = ""
 
 
 def main() -> int:
@@ -54,6 +46,7 @@ def main() -> int:
         findings.append(Finding("config", True, f"{arguments.config.name} is valid"))
         checks: tuple[Callable[[Config], list[Finding]], ...] = (
             check_disk,
+            check_storage,
             check_token,
             check_fleet,
             check_keys,

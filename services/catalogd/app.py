@@ -22,15 +22,27 @@ from shared.protocols import iceberg_error
 from shared.runtime import create_base
 from shared.wire.catalogd import (
     DATASET_NAME,
+    TAG_NAME,
+    Collected,
+    CollectRequest,
+    Compacted,
+    CompactRequest,
     Dataset,
     DatasetDeleted,
     DatasetList,
+    Expired,
+    ExpireRequest,
     Files,
     Identity,
     IngestFound,
     RegisterRequest,
     RegisterResponse,
+    RollbackRequest,
+    RolledBack,
     Snapshots,
+    TagDeleted,
+    Tagged,
+    TagRequest,
 )
 from shared.wire.iceberg import ICEBERG_PATH
 
@@ -43,8 +55,11 @@ At = Annotated[
     Query(
         alias="snapshot",
         max_length=64,
-        description="A snapshot id or an RFC 3339 time; the current snapshot when absent",
+        description="A snapshot id, a tag or an RFC 3339 time; the current snapshot when absent",
     ),
+]
+TagName = Annotated[
+    str, Path(pattern=TAG_NAME, description="Tag: a letter, then letters, digits and . _ -")
 ]
 
 
@@ -129,6 +144,44 @@ def create_app(
     async def find_ingest(name: Name, ingest_id: str) -> IngestFound:
         """An ingest that the dataset holds; 404 when it holds none of this id."""
         return await catalogue.find_ingest(name, ingest_id)
+
+    @app.post("/catalog/datasets/{name}/rollback")
+    async def roll_back(name: Name, request: RollbackRequest) -> RolledBack:
+        """Makes the dataset what it was at a retained snapshot, by a new snapshot.
+
+        Nothing is lost: rolling back to `previous` undoes it. Ingests whose rows went away are
+        `superseded`.
+        """
+        return await catalogue.roll_back(name, request.snapshot)
+
+    @app.put("/catalog/datasets/{name}/tags/{tag}", responses={201: {"model": Tagged}})
+    async def set_tag(
+        name: Name, tag: TagName, response: Response, request: TagRequest | None = None
+    ) -> Tagged:
+        """Names a snapshot, which is kept as long as it has a name; 201 when the tag is new."""
+        answer = await catalogue.set_tag(name, tag, request.snapshot if request else None)
+        response.status_code = 201 if answer.status == "created" else 200
+        return answer
+
+    @app.delete("/catalog/datasets/{name}/tags/{tag}")
+    async def remove_tag(name: Name, tag: TagName) -> TagDeleted:
+        """Takes a tag away; its snapshot is kept as long as others of its age are."""
+        return await catalogue.remove_tag(name, tag)
+
+    @app.post("/catalog/datasets/{name}/expire")
+    async def expire_snapshots(name: Name, request: ExpireRequest | None = None) -> Expired:
+        """Lets go of all snapshots but the newest and those that a tag names."""
+        return await catalogue.expire(name, request.keep if request else None)
+
+    @app.post("/catalog/datasets/{name}/compact")
+    async def compact_files(name: Name, request: CompactRequest | None = None) -> Compacted:
+        """Merges small files into larger ones, as much as one round may; the rows stay the same."""
+        return await catalogue.compact(name, request.target_mb if request else None)
+
+    @app.post("/catalog/collect")
+    async def collect_orphans(request: CollectRequest | None = None) -> Collected:
+        """Removes files that no retained snapshot of any dataset names, in one bounded round."""
+        return await catalogue.collect(request.grace_s if request else None)
 
     add_iceberg_routes(app, catalogue)
     return app

@@ -10,19 +10,33 @@ import httpx
 from shared.clients.base import ServiceClient
 from shared.config import Config
 from shared.errors import NotFound
+from shared.wire.base import Request
 from shared.wire.catalogd import (
+    Collected,
+    CollectRequest,
+    Compacted,
+    CompactRequest,
     Dataset,
     DatasetDeleted,
     DatasetList,
+    Expired,
+    ExpireRequest,
     Files,
     Identity,
     IngestFound,
     RegisterRequest,
     RegisterResponse,
+    RollbackRequest,
+    RolledBack,
     Snapshots,
+    TagDeleted,
+    Tagged,
+    TagRequest,
 )
 
 DATASETS_PATH = "/catalog/datasets"
+COLLECT_PATH = "/catalog/collect"
+_JSON = {"content-type": "application/json"}
 
 
 class CatalogdClient(ServiceClient):
@@ -51,7 +65,7 @@ class CatalogdClient(ServiceClient):
             "POST",
             DATASETS_PATH,
             content=request.model_dump_json(exclude_defaults=True),
-            headers={"content-type": "application/json"},
+            headers=_JSON,
         )
         return RegisterResponse.model_validate_json(response.content)
 
@@ -74,11 +88,11 @@ class CatalogdClient(ServiceClient):
 
         Args:
             name: the dataset.
-            snapshot: a snapshot id or an RFC 3339 time; the current one when absent.
+            snapshot: a snapshot id, a tag or an RFC 3339 time; the current one when absent.
 
         Raises:
             NotFound: no such dataset, or no such snapshot is kept.
-            Invalid: `snapshot` is neither an id nor a time.
+            Invalid: `snapshot` is none of these.
         """
         params = {} if snapshot is None else {"snapshot": snapshot}
         response = await self.request("GET", f"{dataset_path(name)}/files", params=params)
@@ -115,6 +129,77 @@ class CatalogdClient(ServiceClient):
         except NotFound:
             return None
         return IngestFound.model_validate_json(response.content)
+
+    async def roll_back(self, name: str, snapshot: str) -> RolledBack:
+        """Makes a dataset what it was at a retained snapshot; safe to send again.
+
+        Args:
+            name: the dataset.
+            snapshot: a snapshot id, an RFC 3339 time or a tag.
+
+        Raises:
+            NotFound: no such dataset, or no such snapshot is kept.
+            Invalid: `snapshot` is none of these.
+        """
+        body = RollbackRequest(snapshot=snapshot)
+        return RolledBack.model_validate_json(await self._post(name, "rollback", body))
+
+    async def set_tag(self, name: str, tag: str, snapshot: str | None = None) -> Tagged:
+        """Names a snapshot, the current one unless given; it is kept as long as it has a name.
+
+        Raises:
+            NotFound: no such dataset, or no such snapshot is kept.
+        """
+        body = TagRequest(snapshot=snapshot)
+        response = await self.request(
+            "PUT", tag_path(name, tag), content=body.model_dump_json(), headers=_JSON
+        )
+        return Tagged.model_validate_json(response.content)
+
+    async def delete_tag(self, name: str, tag: str) -> TagDeleted:
+        """Takes a tag away.
+
+        Raises:
+            NotFound: no such dataset or tag.
+        """
+        response = await self.request("DELETE", tag_path(name, tag))
+        return TagDeleted.model_validate_json(response.content)
+
+    async def compact(self, name: str, target_mb: int | None = None) -> Compacted:
+        """Merges small files into larger ones; `more` says that another round is worth while.
+
+        Raises:
+            NotFound: there is no such dataset.
+        """
+        body = CompactRequest(target_mb=target_mb)
+        return Compacted.model_validate_json(await self._post(name, "compact", body))
+
+    async def expire(self, name: str, keep: int | None = None) -> Expired:
+        """Lets go of all snapshots but the newest and those that a tag names.
+
+        Raises:
+            NotFound: there is no such dataset.
+        """
+        body = ExpireRequest(keep=keep)
+        return Expired.model_validate_json(await self._post(name, "expire", body))
+
+    async def collect(self, grace_s: float | None = None) -> Collected:
+        """Removes files that no retained snapshot of any dataset names, in one bounded round."""
+        body = CollectRequest(grace_s=grace_s)
+        response = await self.request(
+            "POST", COLLECT_PATH, content=body.model_dump_json(), headers=_JSON
+        )
+        return Collected.model_validate_json(response.content)
+
+    async def _post(self, name: str, action: str, body: Request) -> bytes:
+        path = f"{dataset_path(name)}/{action}"
+        response = await self.request("POST", path, content=body.model_dump_json(), headers=_JSON)
+        return response.content
+
+
+def tag_path(name: str, tag: str) -> str:
+    """The path of a tag on the wire."""
+    return f"{dataset_path(name)}/tags/{quote(tag, safe='')}"
 
 
 def dataset_path(name: str) -> str:

@@ -53,6 +53,14 @@ class CatalogdSection(DaemonSection):
     read_threads: int = Field(default=4, ge=1)
     commit_threads: int = Field(default=4, ge=1)
     commit_patience_s: float = Field(default=30.0, gt=0)
+    upkeep: bool = True
+    upkeep_interval_s: float = Field(default=60.0, gt=0)
+    compact_target_mb: int = Field(default=128, ge=1, le=128)
+    compact_min_files: int = Field(default=16, ge=2)
+    compact_round_mb: int = Field(default=512, ge=1)
+    compact_memory_mb: int = Field(default=512, ge=64)
+    collect_interval_s: float = Field(default=3600.0, gt=0)
+    collect_grace_s: float = Field(default=86_400.0, ge=0)
 
 
 class IngestdSection(DaemonSection):
@@ -87,6 +95,7 @@ class QuerydSection(DaemonSection):
     request_timeout_s: float = Field(default=65.0, gt=0)
     query_timeout_s: float = Field(default=60.0, gt=0)
     workers: int = Field(default=2, ge=1, le=64)
+    spare_workers: int = Field(default=1, ge=0, le=64)
     worker_threads: int = Field(default=2, ge=1, le=256)
     worker_memory_mb: int = Field(default=1024, ge=128)
     worker_temp_mb: int = Field(default=4096, ge=16)

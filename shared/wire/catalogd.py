@@ -10,6 +10,8 @@ from shared.wire.base import Request, Response, WithSchema
 
 # Names that every engine takes unquoted in lower case, short enough for any file system.
 DATASET_NAME = r"^[a-z][a-z0-9_]{0,62}$"
+# A tag begins with a letter, so that it is neither a snapshot id nor a time.
+TAG_NAME = r"^[A-Za-z][A-Za-z0-9._-]{0,62}$"
 Mode = Literal["append", "replace", "rewrite"]
 # An ingest id may be anything printable; it stands percent-encoded in a path.
 INGEST_ID = r"^[^\x00-\x1f\x7f]+$"
@@ -148,13 +150,14 @@ class Files(WithSchema):
 
 
 class Snapshot(Response):
-    """One retained version of a dataset. `time` is RFC 3339 in UTC."""
+    """One retained version of a dataset. `time` is RFC 3339 in UTC; `tags` name it."""
 
     snapshot_id: str
     parent_id: str | None
     time: str
     operation: str
     rows: int
+    tags: list[str] = []
     summary: dict[str, Any] = {}
 
 
@@ -171,3 +174,109 @@ class DatasetDeleted(Response):
     dataset: str
     uuid: str
     deleted: bool = True
+
+
+class RollbackRequest(Request):
+    """The version to go back to: a snapshot id, an RFC 3339 time with a zone, or a tag."""
+
+    snapshot: str = Field(min_length=1, max_length=64)
+
+
+class RolledBack(WithSchema):
+    """The dataset is as it was in snapshot `restored`, by a new snapshot `snapshot_id`.
+
+    `status` is unchanged when it was so already. `previous` was current until then: rolling
+    back to it undoes this.
+    """
+
+    dataset: str
+    snapshot_id: str
+    restored: str
+    previous: str
+    status: Literal["updated", "unchanged"]
+    rows: int
+
+
+class TagRequest(Request):
+    """What a tag names: a snapshot id, a time or another tag; the current snapshot when null."""
+
+    snapshot: str | None = Field(default=None, min_length=1, max_length=64)
+
+
+class Tagged(Response):
+    """A tag and its snapshot, which is kept as long as the tag is there.
+
+    `status`: created, moved from another snapshot, or unchanged.
+    """
+
+    dataset: str
+    tag: str
+    snapshot_id: str
+    status: Literal["created", "moved", "unchanged"]
+
+
+class TagDeleted(Response):
+    """Answer to DELETE of a tag; the snapshot it named."""
+
+    dataset: str
+    tag: str
+    snapshot_id: str
+    deleted: bool = True
+
+
+class CompactRequest(Request):
+    """How large files should become at most, MiB; as configured when null."""
+
+    target_mb: int | None = Field(default=None, ge=1, le=128)
+
+
+class Compacted(Response):
+    """What a compaction did; `snapshot_id` is empty for a dataset without snapshots.
+
+    `more`: there is more to merge than one round does. `skipped` says which files were left as
+    they are, and why.
+    """
+
+    dataset: str
+    snapshot_id: str
+    status: Literal["updated", "unchanged"]
+    files_before: int
+    files_after: int
+    merged_files: int
+    merged_bytes: int
+    more: bool = False
+    skipped: list[str] = []
+
+
+class ExpireRequest(Request):
+    """How many of the newest snapshots stay; as configured when null."""
+
+    keep: int | None = Field(default=None, ge=1, le=100_000)
+
+
+class Expired(Response):
+    """Snapshots that are no longer kept."""
+
+    dataset: str
+    expired: int
+    kept: int
+
+
+class CollectRequest(Request):
+    """How long a file must have been nobody's, seconds; as configured when null."""
+
+    grace_s: float | None = Field(default=None, ge=0)
+
+
+class Collected(Response):
+    """What a round of collection found and removed.
+
+    `orphans` are files that no retained snapshot names and whose grace is not over, or that
+    were too many for one round. `status` is busy when another catalogd collects just now.
+    """
+
+    status: Literal["done", "busy"]
+    removed_objects: int = 0
+    removed_metadata: int = 0
+    removed_bytes: int = 0
+    orphans: int = 0

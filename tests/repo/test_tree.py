@@ -173,7 +173,7 @@ def test_no_code_holds_a_models_id() -> None:
 
 
 def test_locks_carry_hashes_and_no_addresses() -> None:
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in ("requirements.lock", "requirements-dev.lock", "requirements-model.lock"):
         text = (ROOT / name).read_text()
         assert "://" not in text
         assert not re.search(r"^\s*--(index|find|extra-index)", text, re.M)

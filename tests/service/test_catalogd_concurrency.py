@@ -180,12 +180,12 @@ def test_a_dataset_deleted_in_the_middle_of_a_commit_is_made_anew(
 ) -> None:
     store = Store(tmp_path)
     old = store.register("t", store.write("a", {"x": [1]}), ingest_id="a")
-    interrupt_once(store, monkeypatch, lambda: store.pointers.drop("t"))
+    interrupt_once(store, monkeypatch, lambda: store.pointers.drop("t", 0))
     new = store.register("t", store.write("b", {"x": [2]}), ingest_id="b")
     assert new.status == "created"
     assert new.uuid != old.uuid
     assert store.keys("t") == ["b"]
-    interrupt_once(store, monkeypatch, lambda: store.pointers.drop("t"))
+    interrupt_once(store, monkeypatch, lambda: store.pointers.drop("t", 0))
     with pytest.raises(Conflict, match="deleted"):
         store.register("t", store.write("c", {"x": [3]}), ingest_id="c", uuid=new.uuid)
     assert store.pointers.list_pointers() == []

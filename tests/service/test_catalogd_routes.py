@@ -179,6 +179,8 @@ async def test_files_of_a_moment_before_the_first_snapshot_name_the_oldest(tmp_p
             error = assert_error(answer, 404, "not_found")
             assert error["details"]["oldest_snapshot_id"] == made["snapshot_id"]
         answer = await pair.catalog.get(f"{DATASETS}/towns/files", params={"snapshot": "soon"})
+        assert assert_error(answer, 404, "not_found")["details"]["tags"] == []
+        answer = await pair.catalog.get(f"{DATASETS}/towns/files", params={"snapshot": "2 pm"})
         assert_error(answer, 400, "invalid")
 
 

@@ -113,6 +113,14 @@ def no_space_in_database(store: Store) -> None:
     event.listen(store.pointers.engine, "connect", lambda raw, _: raw.execute(limit))
 
 
+def test_a_file_opened_after_the_commit_is_off_leaves_nothing(tmp_path: Path) -> None:
+    io = fileio.DurableFileIO()
+    io.discard()
+    with pytest.raises(OSError, match="the commit is off"):
+        io.new_output(str(tmp_path / "late.avro")).create()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "fill",
     [
@@ -177,7 +185,7 @@ def test_a_broken_disk_makes_the_catalogue_read_only_until_it_is_restarted(
     with pytest.raises(InsufficientStorage, match="read-only"):
         store.register("t", info)
     with pytest.raises(InsufficientStorage, match="read-only"):
-        store.registrar.check_disk()
+        store.commits.check_disk()
     assert store.keys("t") == ["a"]
     restarted = Store(store.directory)
     assert restarted.register("t", info).status == "updated"
@@ -351,9 +359,7 @@ def test_updates_without_copies_are_what_pyiceberg_makes_of_them(tmp_path: Path)
     staged = Changes(table)
     staged.set_columns(file.columns)
     ids = {("x",): 1, ("y",): 2}
-    staged.add_snapshot(
-        [make_data_file(file, file.columns, ids)], mode="replace", ingest_id="i", now_ms=1
-    )
+    staged.add_snapshot([make_data_file(file, file.columns, ids)], mode="replace", now_ms=1)
     staged.expire_snapshots(3)
     kinds = {type(update).__name__ for update in staged.updates}
     assert len(kinds) == 6

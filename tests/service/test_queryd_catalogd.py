@@ -116,7 +116,7 @@ async def test_an_older_snapshot_can_be_asked_by_id_and_by_time(tmp_path: Path) 
         assert await ask(client, asked) == [[3]]
         assert await ask(client, asked, as_of=first["snapshot_id"]) == [[1]]
         assert await ask(client, asked, as_of=snapshots[1]["time"]) == [[1], [2]]
-        for wrong, status in (("2001-01-01T00:00:00Z", 404), ("12345", 404), ("yesterday", 400)):
+        for wrong, status in (("2001-01-01T00:00:00Z", 404), ("12345", 404), ("yesterday", 404)):
             response = await client.post("/sql", json={"sql": asked, "as_of": wrong})
             assert response.status_code == status, response.text
 

@@ -388,6 +388,27 @@ async def test_what_parquet_cannot_hold_is_told(service: Service, value: str, to
     assert (await service.sql("SELECT 1")).json()["rows"] == [[1]]
 
 
+@pytest.mark.parametrize("accept", [ARROW_TYPE, PARQUET_TYPE])
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("(2::UHUGEINT << 126)::UHUGEINT", "UHUGEINT"),
+        ("'12:00:00+02'::TIMETZ", "TIME WITH TIME ZONE"),
+        ("[{'a': MAP {'k': '12:00:00+02'::TIMETZ}}]", "TIME WITH TIME ZONE"),
+    ],
+)
+async def test_what_arrow_would_change_is_told_and_not_changed(
+    service: Service, accept: str, value: str, told: str
+) -> None:
+    """DuckDB gives Arrow a negative number for the first and the others without their offset."""
+    response = await service.sql(f"SELECT 1 AS a, {value} AS odd", accept=accept)
+    assert response.status_code == 422
+    assert told in response.json()["error"]["message"]
+    assert response.json()["error"]["details"] == {"column": "odd"}
+    response = await service.sql(f"SELECT ({value})::VARCHAR AS odd", accept=accept)
+    assert response.status_code == 200
+
+
 async def test_a_query_failing_at_its_data_is_told(service: Service) -> None:
     response = await service.sql("SELECT name::INTEGER FROM workers")
     assert response.status_code == 400

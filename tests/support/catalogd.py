@@ -20,11 +20,13 @@ from prometheus_client import CollectorRegistry
 from services.catalogd.app import create_app
 from services.catalogd.core.ingests import Order
 from services.catalogd.store.catalog import DatasetCatalog
+from services.catalogd.store.commits import Commits
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.pointers import Pointers
 from services.catalogd.store.reader import Reader
 from services.catalogd.store.registrar import Registrar
 from services.catalogd.store.rooms import now_ms
+from services.catalogd.store.versions import Versions
 from services.catalogd.store.views import describe_table
 from services.storaged.app import create_app as create_storaged
 from shared.config import Config
@@ -136,7 +138,9 @@ class Store:
             f"file://{directory / 'warehouse'}",
             lambda *of: describe_table(*of).model_dump_json(by_alias=True),
         )
-        self.registrar = Registrar(self.pointers, self.catalog, keep, clock, self.figures)
+        self.commits = commits = Commits(self.figures)
+        self.registrar = Registrar(self.pointers, self.catalog, keep, clock, self.figures, commits)
+        self.versions = Versions(self.pointers, self.catalog, keep, clock, commits, self.figures)
         self.reader = Reader(self.pointers, self.catalog)
 
     def write(self, key: str, columns: Mapping[str, Any] | pa.Table) -> ObjectInfo:

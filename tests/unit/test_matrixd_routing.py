@@ -132,13 +132,18 @@ def test_few_notes_and_flipped_ones_say_nothing(twins: Twins, episodes: list[Epi
     assert Playbook.build(tossed).router is NOTHING
 
 
-def test_strange_queries_are_left_alone(twins: Twins, episodes: list[Episode]) -> None:
-    playbook = Playbook.build(episodes)
-    for _ in range(20):
-        vector = twins.unit(twins.dice.normal(size=DIM))
-        cold = twins.search(vector)
-        if float(cold.p0[0]) < playbook.router.least_fit.min():
-            assert playbook.router.shift("someone, please", vector, cold) == {}
+def test_strange_queries_are_left_alone_and_familiar_ones_are_not(
+    twins: Twins, episodes: list[Episode]
+) -> None:
+    router = Playbook.build(episodes).router
+
+    def is_routed(text: str, vector: np.ndarray) -> bool:
+        return bool(router.shift(text, vector, twins.search(vector)))
+
+    strangers = [twins.unit(twins.dice.normal(size=DIM)) for _ in range(60)]
+    assert not any(is_routed("someone, please", vector) for vector in strangers)
+    new = [twins.ask(need, meant) for need in range(40, 60) for meant in (0, 1)]
+    assert sum(is_routed(*query) for query in new) >= 0.6 * len(new)
 
 
 def test_neither_order_nor_what_was_retired_leaves_a_trace(

@@ -142,3 +142,23 @@ def test_a_caller_is_who_it_says_or_whence_it_comes(
     named: str | None, forwarded: str | None, peer: str | None, caller: str
 ) -> None:
     assert name_caller(named, forwarded, peer) == caller
+
+
+def test_one_caller_leaves_the_workers_beyond_its_share_to_others() -> None:
+    queue: FairQueue[str] = FairQueue(most=2)
+    turns = [queue.start("many"), queue.start("many")]
+    assert not queue.may_start("many")
+    assert queue.may_start("one")
+    queue.push("many", "third")
+    assert not queue.has_ready()
+    assert queue.pop() is None
+    queue.push("one", "first")
+    assert queue.has_ready()
+    found = queue.pop()
+    assert found is not None
+    assert found[1] == "first"
+    assert queue.pop() is None
+    queue.finish(turns[0], 1.0)
+    found = queue.pop()
+    assert found is not None
+    assert found[1] == "third"

@@ -19,7 +19,8 @@ class Order:
 
     `objects` are (key, etag); `uuid`, when given, is the identity the caller wrote under.
     `removes` are addresses of the files that a rewrite takes out; `base` is the snapshot that
-    must be the current one, empty for none.
+    must be the current one, empty for none. `since` is the epoch of collection before storaged
+    was asked.
     """
 
     name: str
@@ -31,6 +32,13 @@ class Order:
     objects: tuple[tuple[str, str], ...]
     removes: tuple[str, ...] = ()
     base: str | None = None
+    since: int = 0
+
+    def places(self) -> list[str]:
+        """Keys of all objects that the dataset needs from this write on."""
+        keys = [key for key, _ in self.objects]
+        rejects = self.record.rejects.object if self.record else None
+        return [*keys, rejects] if rejects else keys
 
 
 def digest_write(

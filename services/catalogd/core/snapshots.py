@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from shared.errors import Invalid, NotFound
+from shared.wire.catalogd import TAG_NAME
 
+TAG = re.compile(TAG_NAME)
 # A query string turns the + of an offset into a space; take it for what it was.
 _LOST_PLUS = re.compile(r" (\d\d:?\d\d)$")
 _DAY_AND_TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d")
@@ -25,6 +27,13 @@ class At:
 
 
 @dataclass(frozen=True, slots=True)
+class Tag:
+    """A name that somebody gave to a snapshot."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class Known:
     """A retained snapshot as the history has it.
 
@@ -37,12 +46,14 @@ class Known:
     gap: bool = False
 
 
-def parse_reference(text: str) -> int | At:
-    """A snapshot id, or the moment of an RFC 3339 time.
+def parse_reference(text: str) -> int | At | Tag:
+    """A snapshot id, the moment of an RFC 3339 time, or a tag: only tags begin with a letter.
 
     Raises:
-        Invalid: it is neither.
+        Invalid: it is none of them.
     """
+    if TAG.fullmatch(text.strip()):
+        return Tag(text.strip())
     given = text.strip().upper()
     if given.isascii() and given.isdigit() and len(given) <= _ID_DIGITS:
         return int(given)
@@ -52,8 +63,8 @@ def parse_reference(text: str) -> int | At:
         when = datetime.fromisoformat(_LOST_PLUS.sub(r"+\1", given))
     except ValueError:
         raise Invalid(
-            f"{text[:60]!r} is neither a snapshot id nor an RFC 3339 time such as "
-            "2026-01-31T12:00:00Z. GET .../snapshots lists both."
+            f"{text[:60]!r} is neither a snapshot id nor a tag nor an RFC 3339 time such as "
+            "2026-01-31T12:00:00Z. GET .../snapshots lists all three."
         ) from None
     if when.tzinfo is None:
         raise Invalid(f"The time {text[:60]!r} names no zone. End it with Z or an offset.")
@@ -67,19 +78,32 @@ def format_time(ms: int) -> str:
 
 
 def choose_snapshot(
-    dataset: str, reference: int | At, retained: Collection[int], history: Sequence[Known]
+    dataset: str,
+    reference: int | At | Tag,
+    retained: Collection[int],
+    history: Sequence[Known],
+    tags: Mapping[str, int],
 ) -> int:
     """The id of the snapshot that a reference means.
 
     Args:
         dataset: its name, for the message.
-        reference: an id, or a moment: then what was current at it.
+        reference: an id, a tag, or a moment: then what was current at it.
         retained: ids of all snapshots that can be read.
         history: which snapshot became current when, oldest first.
+        tags: names of snapshots.
 
     Raises:
         NotFound: no such snapshot is kept; names the oldest that is.
     """
+    if isinstance(reference, Tag):
+        if reference.name in tags:
+            return tags[reference.name]
+        raise NotFound(
+            f"Dataset {dataset} has no tag {reference.name!r}. GET .../snapshots lists its tags; "
+            "a snapshot id or an RFC 3339 time will do as well.",
+            details={"dataset": dataset, "tag": reference.name, "tags": sorted(tags)},
+        )
     unbroken = 0
     for position, entry in enumerate(history):
         if entry.gap:

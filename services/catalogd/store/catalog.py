@@ -7,7 +7,8 @@ transaction that notes the ingest. Dying in between leaves files that nothing na
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from typing import Any
 
 from cachetools import LRUCache
@@ -25,8 +26,10 @@ from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from services.catalogd.store.changes import apply_updates
 from services.catalogd.store.fileio import DurableFileIO
+from services.catalogd.store.ingestlog import AlreadyIngested, Ingest
+from services.catalogd.store.marks import Collected
 from services.catalogd.store.objectio import ObjectBridge, ObjectFileIO
-from services.catalogd.store.pointers import AlreadyIngested, Ingest, Pointers, Superseded
+from services.catalogd.store.pointers import Pointers, Superseded
 from services.catalogd.store.tables import CATALOG, NAMESPACE
 
 # Parsed metadata kept in memory; a file of that name never changes. Tables at 100 snapshots
@@ -119,7 +122,8 @@ class DatasetCatalog(SqlCatalog):
         return transaction.commit_transaction()
 
     def drop_table(self, identifier: str | Identifier) -> None:
-        if self._pointers.drop(Catalog.table_name_from(identifier)) is None:
+        now_ms = time.time_ns() // 1_000_000
+        if self._pointers.drop(Catalog.table_name_from(identifier), now_ms) is None:
             raise NoSuchTableError(f"Table does not exist: {identifier}")
 
     def commit_table(
@@ -151,7 +155,12 @@ class DatasetCatalog(SqlCatalog):
         )
 
     def commit_ingest(
-        self, table: Table, updates: tuple[TableUpdate, ...], ingest: Ingest
+        self,
+        table: Table,
+        updates: tuple[TableUpdate, ...],
+        ingest: Ingest | None,
+        places: Collection[str] = (),
+        since: int = 0,
     ) -> TableMetadata:
         """Applies updates to exactly the metadata that they were planned on.
 
@@ -159,8 +168,11 @@ class DatasetCatalog(SqlCatalog):
             table: from `open_table` or `stage_table`; its FileIO wrote the manifests.
             updates: what changes.
             ingest: what caused it, noted in the same transaction.
+            places: objects that the table names from now on, as `core.collecting` does.
+            since: the epoch before they were looked for; see `marks`.
 
         Raises:
+            Collected: one of the files is being removed as nobody's, or was; likewise.
             Superseded: the dataset changed or was deleted meanwhile; what was written is gone.
             AlreadyIngested: it has an ingest of this id; likewise.
         """
@@ -169,18 +181,27 @@ class DatasetCatalog(SqlCatalog):
         version = self._parse_metadata_version(previous) + 1 if previous else 0
         location = table.location_provider().new_table_metadata_file_location(version)
         staged = Table(table.name(), metadata, location, table.io, self)
-        self._publish(previous, staged, ingest)
+        self._publish(previous, staged, ingest, places, since)
         if previous:
             # Failing here only leaves an orphan to collect: pyiceberg logs it and goes on.
             self._delete_old_metadata(table.io, table.metadata, metadata)
         return metadata
 
-    def note_ingest(self, table: Table, ingest: Ingest) -> None:
+    def note_ingest(
+        self, table: Table, ingest: Ingest, places: Collection[str] = (), since: int = 0
+    ) -> None:
         """Notes an ingest that changed nothing in the table, as `commit_ingest` would."""
         description = self._describe(Catalog.table_name_from(table.name()), table.metadata)
-        self._swap(table, table.metadata_location, description, ingest)
+        self._swap(table, table.metadata_location, description, ingest, places, since)
 
-    def _publish(self, previous: str | None, staged: Table, ingest: Ingest | None) -> None:
+    def _publish(
+        self,
+        previous: str | None,
+        staged: Table,
+        ingest: Ingest | None,
+        places: Collection[str] = (),
+        since: int = 0,
+    ) -> None:
         name = Catalog.table_name_from(staged.name())
         metadata, location = staged.metadata, staged.metadata_location
         try:
@@ -191,11 +212,18 @@ class DatasetCatalog(SqlCatalog):
         except BaseException:
             discard_written(staged.io)
             raise
-        self._swap(staged, previous, description, ingest)
+        named = (*places, *list_written(staged.io))
+        self._swap(staged, previous, description, ingest, named, since)
         self._remember(location, metadata)
 
     def _swap(
-        self, table: Table, previous: str | None, description: str, ingest: Ingest | None
+        self,
+        table: Table,
+        previous: str | None,
+        description: str,
+        ingest: Ingest | None,
+        places: Collection[str] = (),
+        since: int = 0,
     ) -> None:
         try:
             self._pointers.swap(
@@ -208,8 +236,10 @@ class DatasetCatalog(SqlCatalog):
                 # A new dataset must have the identity reserved for it; a table that is there
                 # has its own, whatever was reserved.
                 claim=previous is not None or ingest is None,
+                places=places,
+                since=since,
             )
-        except (Superseded, AlreadyIngested):
+        except (Superseded, AlreadyIngested, Collected):
             # Only these tell for certain that the pointer does not name what was written.
             discard_written(table.io)
             raise
@@ -227,6 +257,11 @@ class DatasetCatalog(SqlCatalog):
         if self._bridge is not None and address.startswith(self._bridge.address):
             return ObjectFileIO(self._bridge, dict(properties))
         return load_file_io({**self.properties, **properties}, address)
+
+
+def list_written(io: FileIO) -> list[str]:
+    """Places of the files that a commit wrote."""
+    return io.list_places() if isinstance(io, DurableFileIO | ObjectFileIO) else []
 
 
 def discard_written(io: FileIO) -> None:

@@ -7,10 +7,13 @@ one dataset come one at a time.
 from __future__ import annotations
 
 import asyncio
+import shutil
 import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from uuid import uuid4
 
 from services.catalogd.core.addresses import find_key
@@ -18,7 +21,9 @@ from services.catalogd.core.ingests import Order
 from services.catalogd.store.database import sqlite_uri
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.lanes import Lanes
+from services.catalogd.store.orphans import Orphans
 from services.catalogd.store.pointers import Pointer, Pointers, require_dataset
+from services.catalogd.store.upkeep import Upkeep
 from shared import context
 from shared.clients.storaged import StoragedClient
 from shared.config import Config
@@ -29,6 +34,8 @@ from shared.wire import catalogd as wire
 from shared.wire.storaged import ObjectInfo
 
 if TYPE_CHECKING:
+    from services.catalogd.store.collecting import Collection
+    from services.catalogd.store.compacting import Compaction
     from services.catalogd.store.parquet import ParquetFile
     from services.catalogd.store.rooms import Rooms
 
@@ -38,6 +45,8 @@ ASKING = 16
 READ_AT_ONCE = 64
 # Objects named in one refusal.
 _NAMED = 20
+
+T = TypeVar("T")
 
 
 class Catalogue:
@@ -72,6 +81,19 @@ class Catalogue:
         self._lanes = Lanes()
         self._loading = threading.Lock()
         self._rooms: Rooms | None = None
+        self._orphans = Orphans(self._pointers)
+        self._compaction: Compaction | None = None
+        self._collection: Collection | None = None
+        self._section = section
+        self._work = directory / "merging"
+        self._upkeep = Upkeep(
+            section,
+            self._orphans,
+            lambda: self._reads.run(self._pointers.list_pointers),
+            lambda name: self.compact(name, by_itself=True),
+            lambda: self.collect(None),
+            figures,
+        )
 
     async def open(self) -> None:
         """Takes the data directory and makes the database ready.
@@ -83,10 +105,15 @@ class Catalogue:
             self._lock.acquire()
         self._loop = asyncio.get_running_loop()
         await self._reads.run(self._pointers.create_tables)
+        if self._lock is not None:
+            # Nobody else can be at what the one before us died over.
+            await self._reads.run(self._resume)
         await self._count()
+        self._upkeep.start()
 
     async def close(self) -> None:
         """Waits for commits under way, then lets go of everything."""
+        await self._upkeep.stop()
         await asyncio.to_thread(self._commits.close)
         await asyncio.to_thread(self._reads.close)
         self._pointers.close()
@@ -109,11 +136,11 @@ class Catalogue:
             Unprocessable: an object is missing, named twice, or cannot be part of a dataset.
             Conflict: the columns do not fit, or the dataset's identity is another by now.
         """
-        if request.ingest_id is not None:
-            same = await self._reads.run(self._find_same, request.name, request.ingest_id)
-            if same is not None:
-                self._figures.observe(same.status, 0.0)
-                return same
+        # Before any object is asked for: what is removed from then on, the commit will notice.
+        since, same = await self._reads.run(self._begin, request.name, request.ingest_id)
+        if same is not None:
+            self._figures.observe(same.status, 0.0)
+            return same
         infos = await self._ask_storaged(request.objects)
         removes = await self._locate(request.name, request.removes)
         order = Order(
@@ -126,22 +153,43 @@ class Catalogue:
             objects=tuple((info.key, info.etag) for info in infos),
             removes=tuple(sorted(removes)),
             base=request.base_snapshot,
+            since=since,
         )
         files: list[ParquetFile] = []
         for start in range(0, len(infos), READ_AT_ONCE):
             # In parts, so that a long list neither keeps a thread nor outlives its caller.
             part = infos[start : start + READ_AT_ONCE]
             files += await self._reads.run(self._read_objects, part)
-        left = context.remaining_s()
-        patience = self._patience_s if left is None else min(left, self._patience_s)
-
-        def commit() -> wire.RegisterResponse:
-            return self._load().registrar.register(order, files, patience)
-
-        answer = await self._lanes.run(request.name, lambda: self._commits.run(commit))
+        answer = await self._commit(
+            request.name, lambda rooms, patience: rooms.registrar.register(order, files, patience)
+        )
         if answer.status == "created":
             await self._count()
         return answer
+
+    async def roll_back(self, name: str, reference: str) -> wire.RolledBack:
+        """Makes a dataset what it was; see `Versions.roll_back`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.roll_back(name, reference, patience)
+        )
+
+    async def set_tag(self, name: str, tag: str, reference: str | None) -> wire.Tagged:
+        """Names a snapshot; see `Versions.set_tag`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.set_tag(name, tag, reference, patience)
+        )
+
+    async def remove_tag(self, name: str, tag: str) -> wire.TagDeleted:
+        """Takes a name of a snapshot away; see `Versions.remove_tag`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.remove_tag(name, tag, patience)
+        )
+
+    async def expire(self, name: str, keep: int | None) -> wire.Expired:
+        """Lets old snapshots go; see `Versions.expire`."""
+        return await self._commit(
+            name, lambda rooms, patience: rooms.versions.expire(name, keep, patience)
+        )
 
     async def list_datasets(self) -> wire.DatasetList:
         """All datasets by name."""
@@ -184,6 +232,54 @@ class Catalogue:
             NotFound: it holds none of this id.
         """
         return await self._reads.run(self._find_ingest, name, ingest_id)
+
+    async def compact(
+        self, name: str, target_mb: int | None = None, *, by_itself: bool = False
+    ) -> wire.Compacted:
+        """Merges small files of a dataset, as much as one round may; see `Compaction`."""
+        rooms = await self._reads.run(self._load)
+        if self._compaction is None:
+            from services.catalogd.store.compacting import Compaction
+
+            self._compaction = Compaction(
+                self._section, self._work, self._address, self._objects, self._figures
+            )
+        since = await self._reads.run(self._pointers.read_epoch)
+        return await self._compaction.run(
+            name,
+            rooms,
+            self._reads.run,
+            self._commit,
+            since,
+            target_mb=target_mb,
+            by_itself=by_itself,
+        )
+
+    async def collect(self, grace_s: float | None) -> wire.Collected:
+        """Removes files that no retained snapshot names, as many as one round may."""
+        rooms = await self._reads.run(self._load)
+        if self._collection is None:
+            from services.catalogd.store.collecting import Collection
+
+            self._collection = Collection(
+                self._warehouse,
+                bool(self._address),
+                self._objects,
+                self._orphans,
+                self._figures,
+                # Longer than any register can take.
+                int((self._section.request_timeout_s + self._patience_s + 600) * 1000),
+            )
+        grace = self._section.collect_grace_s if grace_s is None else grace_s
+        return await self._collection.run(rooms.collector, self._reads.run, grace)
+
+    async def _commit(self, name: str, work: Callable[[Rooms, float], T]) -> T:
+        """Has a commit done in its dataset's turn, within the caller's patience."""
+        left = context.remaining_s()
+        patience = self._patience_s if left is None else min(left, self._patience_s)
+        return await self._lanes.run(
+            name, lambda: self._commits.run(lambda: work(self._load(), patience))
+        )
 
     def _load(self) -> Rooms:
         with self._loading:
@@ -255,10 +351,19 @@ class Catalogue:
     async def _count(self) -> None:
         self._figures.datasets.set(await self._reads.run(self._pointers.count_datasets))
 
+    def _resume(self) -> None:
+        self._orphans.drop_leases()
+        self._orphans.end_taking()
+        shutil.rmtree(self._work, ignore_errors=True)
+
     def _check_database(self) -> None:
         self._pointers.check_writable()
         if self._rooms is not None:
-            self._rooms.registrar.check_disk()
+            self._rooms.commits.check_disk()
+
+    def _begin(self, name: str, ingest_id: str | None) -> tuple[int, wire.RegisterResponse | None]:
+        since = self._pointers.read_epoch()
+        return since, None if ingest_id is None else self._find_same(name, ingest_id)
 
     def _find_same(self, name: str, ingest_id: str) -> wire.RegisterResponse | None:
         pointer = self._pointers.read_pointer(name)
@@ -290,7 +395,7 @@ class Catalogue:
         return wire.Dataset.model_validate_json(pointer.description)
 
     def _delete(self, name: str) -> wire.DatasetDeleted:
-        dropped = require_dataset(name, self._pointers.drop(name))
+        dropped = require_dataset(name, self._pointers.drop(name, time.time_ns() // 1_000_000))
         uuid = dropped.uuid or self._load().reader.read_uuid(dropped)
         return wire.DatasetDeleted(dataset=name, uuid=uuid)
 

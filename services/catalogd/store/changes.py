@@ -8,8 +8,9 @@ and an append; and the new snapshot's time is always later than the one before.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import cast
+from uuid import uuid4
 
 from pyiceberg.manifest import (
     DataFile,
@@ -18,22 +19,27 @@ from pyiceberg.manifest import (
     ManifestEntry,
     ManifestEntryStatus,
     ManifestFile,
+    write_manifest_list,
 )
 from pyiceberg.table import Table, TableProperties, Transaction
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
+from pyiceberg.table.snapshots import Operation, Snapshot, Summary
 from pyiceberg.table.update import (
     AddSchemaUpdate,
     AddSnapshotUpdate,
+    RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
     SetCurrentSchemaUpdate,
     SetPropertiesUpdate,
+    SetSnapshotRefUpdate,
     TableUpdate,
     _apply_table_update,
     _TableMetadataUpdateContext,
     _update_table_metadata_log,
 )
 from pyiceberg.table.update.snapshot import _MergeAppendFiles, _SnapshotProducer
+from pyiceberg.typedef import EMPTY_DICT
 
 from services.catalogd.core.schema import Mode, assign_ids
 from services.catalogd.core.snapshots import choose_expired
@@ -95,9 +101,10 @@ class Changes(Transaction):
         files: Iterable[DataFile],
         *,
         mode: Mode,
-        ingest_id: str,
         now_ms: int,
         removes: Collection[str] = (),
+        summary: Mapping[str, str] = EMPTY_DICT,
+        same_rows: bool = False,
     ) -> int:
         """Stages one snapshot: the files beside the present ones, or in the place of some or all.
 
@@ -105,6 +112,8 @@ class Changes(Transaction):
 
         Args:
             removes: addresses of the files that a rewrite takes out.
+            summary: what the snapshot says of itself, beside its figures.
+            same_rows: the table has the rows it had, in other files.
 
         Raises:
             Conflict: one of them is not in the current snapshot.
@@ -116,7 +125,7 @@ class Changes(Transaction):
             operation=Operation.OVERWRITE if takes else Operation.APPEND,
             transaction=self,
             io=self._table.io,
-            snapshot_properties={INGEST_ID: ingest_id},
+            snapshot_properties=dict(summary),
         )
         if isinstance(producer, _RewriteFiles):
             producer.plan(self._table.name()[-1], frozenset(removes))
@@ -125,17 +134,78 @@ class Changes(Transaction):
         updates, requirements = producer._commit()
         # Two commits in one millisecond, or a clock set back, must still have an order in time.
         ms = max(now_ms, self.table_metadata.last_updated_ms + 1) if present else now_ms
-        self._stage(tuple(_at_time(update, ms) for update in updates), requirements)
+        updates = tuple(_at_time(update, ms) for update in updates)
+        if same_rows:
+            updates = tuple(map(_as_replace, updates))
+        self._stage(updates, requirements)
         return producer.snapshot_id
 
-    def expire_snapshots(self, keep: int) -> None:
-        """Stages the removal of all but the last `keep` snapshots and those that refs name."""
+    def restore_snapshot(self, old: Snapshot, *, summary: Mapping[str, str], now_ms: int) -> int:
+        """Stages a snapshot that holds what an earlier one holds, with its columns.
+
+        It names the same manifests, so it costs the same whatever the table's size. Gives the
+        snapshot's id.
+        """
+        base = self.table_metadata
+        if old.schema_id is not None and old.schema_id != base.current_schema_id:
+            self._stage((SetCurrentSchemaUpdate(schema_id=old.schema_id),))
+        io = self._table.io
+        snapshot_id = base.new_snapshot_id()
+        sequence_number = base.next_sequence_number()
+        place = self._table.location_provider().new_metadata_location(
+            f"snap-{snapshot_id}-0-{uuid4()}.avro"
+        )
+        with write_manifest_list(
+            format_version=base.format_version,
+            output_file=io.new_output(place),
+            snapshot_id=snapshot_id,
+            parent_snapshot_id=base.current_snapshot_id,
+            sequence_number=sequence_number,
+            avro_compression="deflate",
+        ) as writer:
+            writer.add_manifests(old.manifests(io))
+        totals = {
+            name: value
+            for name, value in (old.summary.additional_properties if old.summary else {}).items()
+            if name.startswith("total-")
+        }
+        snapshot = Snapshot(
+            snapshot_id=snapshot_id,
+            parent_snapshot_id=base.current_snapshot_id,
+            manifest_list=place,
+            sequence_number=sequence_number,
+            timestamp_ms=max(now_ms, base.last_updated_ms + 1),
+            summary=Summary(Operation.OVERWRITE, **totals, **summary),
+            schema_id=self.table_metadata.current_schema_id,
+        )
+        moved = SetSnapshotRefUpdate(
+            snapshot_id=snapshot_id, ref_name=MAIN_BRANCH, type=SnapshotRefType.BRANCH
+        )
+        self._stage((AddSnapshotUpdate(snapshot=snapshot), moved))
+        return snapshot_id
+
+    def set_tag(self, tag: str, snapshot_id: int) -> None:
+        """Stages a name for a snapshot."""
+        kind = SnapshotRefType.TAG
+        named = SetSnapshotRefUpdate(snapshot_id=snapshot_id, ref_name=tag, type=kind)
+        self._stage((named,))
+
+    def remove_tag(self, tag: str) -> None:
+        """Stages the removal of a name."""
+        self._stage((RemoveSnapshotRefUpdate(ref_name=tag),))
+
+    def expire_snapshots(self, keep: int) -> int:
+        """Stages the removal of all but the last `keep` snapshots and those that refs name.
+
+        Gives how many go.
+        """
         metadata = self.table_metadata
         protected = {ref.snapshot_id for ref in metadata.refs.values()}
         ordered = [snapshot.snapshot_id for snapshot in order_snapshots(metadata)]
         expired = choose_expired(ordered, protected, keep)
         if expired:
             self._stage((RemoveSnapshotsUpdate(snapshot_ids=expired),))
+        return len(expired)
 
     @property
     def updates(self) -> tuple[TableUpdate, ...]:
@@ -147,6 +217,14 @@ def _at_time(update: TableUpdate, ms: int) -> TableUpdate:
     if not isinstance(update, AddSnapshotUpdate):
         return update
     return AddSnapshotUpdate(snapshot=update.snapshot.model_copy(update={"timestamp_ms": ms}))
+
+
+def _as_replace(update: TableUpdate) -> TableUpdate:
+    # pyiceberg counts figures for other operations only; they are the same for this one.
+    if not isinstance(update, AddSnapshotUpdate) or update.snapshot.summary is None:
+        return update
+    told = Summary(Operation.REPLACE, **update.snapshot.summary.additional_properties)
+    return AddSnapshotUpdate(snapshot=update.snapshot.model_copy(update={"summary": told}))
 
 
 class _AppendFiles(_MergeAppendFiles):
@@ -282,6 +360,15 @@ def apply_updates(
     if location is not None and context.has_changes():
         metadata = _update_table_metadata_log(metadata, location, base.last_updated_ms)
     return metadata
+
+
+def list_tags(metadata: TableMetadata) -> dict[str, int]:
+    """Names of snapshots, and which they name."""
+    return {
+        name: ref.snapshot_id
+        for name, ref in metadata.refs.items()
+        if ref.snapshot_ref_type == SnapshotRefType.TAG
+    }
 
 
 def order_snapshots(metadata: TableMetadata) -> list[Snapshot]:

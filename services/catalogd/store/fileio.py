@@ -50,10 +50,12 @@ class DurableFileIO(FileIO):
         address = location if isinstance(location, str) else location.location
         os.unlink(local_path(address))
 
-    def note_opened(self, stream: WriteStream) -> None:
-        """Called by a stream that will write a file."""
+    def note_opened(self, stream: WriteStream) -> bool:
+        """Called by a stream that will write a file; False when the commit is off already."""
         with self._lock:
-            self._open.add(stream)
+            if not self._discarded:
+                self._open.add(stream)
+            return not self._discarded
 
     def note_closed(self, stream: WriteStream, path: str | None) -> None:
         """Called by a stream that has put its file in place, or given up (no path)."""
@@ -66,6 +68,11 @@ class DurableFileIO(FileIO):
         # A thread that had not heard yet that the commit is off.
         if path is not None:
             Path(path).unlink(missing_ok=True)
+
+    def list_places(self) -> list[str]:
+        """Paths of all files written so far."""
+        with self._lock:
+            return list(self._written)
 
     def sync_directories(self) -> None:
         """Makes the names of all files written so far durable."""
@@ -134,7 +141,10 @@ class WriteStream(OutputStream):
         self._owner = owner
         self._temporary = f"{path}.tmp"
         self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115 (closed by close)
-        owner.note_opened(self)
+        if not owner.note_opened(self):
+            # Whoever opens it may fail before it is able to close it: nothing may stay.
+            self.abandon()
+            raise OSError(errno.ECANCELED, "the commit is off", path)
 
     def write(self, b: bytes) -> int:
         return self._file.write(b)

@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 
 from pyiceberg.io import FileIO, InputFile, InputStream, OutputFile, OutputStream
 
+from services.catalogd.core.collecting import name_object
 from shared.clients.storaged import ByteRange, ObjectBody
 from shared.errors import Conflict, LakehouseError, NotFound, PreconditionFailed
 from shared.wire.storaged import ObjectInfo
@@ -150,6 +151,11 @@ class ObjectFileIO(FileIO):
             late = self._discarded
         if late:  # a thread that had not heard yet that the commit is off
             self.bridge.delete(location)
+
+    def list_places(self) -> list[str]:
+        """The objects written so far, as `core.collecting` names places."""
+        with self._lock:
+            return [name_object(self.bridge.find_key(location)) for location in self._written]
 
     def discard(self) -> None:
         """Removes what was written; for a commit that certainly did not happen."""

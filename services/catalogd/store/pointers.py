@@ -8,6 +8,7 @@ notes the ingest that caused it. Either both are there afterwards or neither.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +17,9 @@ from sqlalchemy import (
     Connection,
     and_,
     delete,
-    exists,
     func,
     insert,
-    or_,
+    literal,
     select,
     update,
 )
@@ -27,9 +27,18 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
 from services.catalogd.store.database import for_writing, guarded, open_engine
+from services.catalogd.store.ingestlog import (
+    Ingest,
+    find_ingest,
+    find_position,
+    find_replace_of,
+    note_ingest,
+)
+from services.catalogd.store.marks import create_collection, read_epoch, require_kept
 from services.catalogd.store.tables import (
     CATALOG,
     DATASETS,
+    DROPPED,
     INGESTS,
     NAMESPACE,
     NAMESPACES,
@@ -41,10 +50,6 @@ from shared.errors import NotFound
 
 class Superseded(Exception):
     """Another commit, or a deletion, came first; read again and try again."""
-
-
-class AlreadyIngested(Exception):
-    """The dataset has an ingest of this id; nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +70,6 @@ class Pointer:
     description: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ingest:
-    """One write that a dataset holds.
-
-    Attributes:
-        record: the caller's account of it, as JSON.
-        made_ms: when, in milliseconds since 1970.
-        superseded: a later replace took its rows away.
-    """
-
-    ingest_id: str
-    mode: str
-    snapshot_id: int
-    schema_id: int
-    record: str | None
-    made_ms: int
-    superseded: bool = False
-
-
 class Pointers:
     """The database behind an SQLAlchemy address.
 
@@ -94,11 +80,11 @@ class Pointers:
     def __init__(self, uri: str | URL) -> None:
         self.engine = open_engine(uri)
         self.uri = self.engine.url
-        self._writer = for_writing(self.engine)
+        self.writer = for_writing(self.engine)
 
     def create_tables(self) -> None:
         """Makes what is missing; harmless when several processes do so at once."""
-        with guarded(), self._writer.begin() as connection:
+        with guarded(), self.writer.begin() as connection:
             for table in SCHEMA.sorted_tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
             found = select(NAMESPACES.c.namespace).where(
@@ -107,6 +93,7 @@ class Pointers:
             if connection.execute(found).first() is None:
                 row = (CATALOG, NAMESPACE, "exists", "true")
                 connection.execute(insert(NAMESPACES).values(row))
+            create_collection(connection)
 
     def check_writable(self) -> None:
         """Takes the write lock and gives it back.
@@ -114,7 +101,7 @@ class Pointers:
         Raises:
             LakehouseError: the database cannot be written.
         """
-        with guarded(), self._writer.begin() as connection:
+        with guarded(), self.writer.begin() as connection:
             connection.execute(delete(DATASETS).where(DATASETS.c.name == ""))
 
     def count_datasets(self) -> int:
@@ -143,7 +130,7 @@ class Pointers:
             if found is not None:
                 return found
             try:
-                with self._writer.begin() as connection:
+                with self.writer.begin() as connection:
                     connection.execute(insert(DATASETS).values(name=name, uuid=fresh))
             except IntegrityError:
                 with self.engine.connect() as connection:
@@ -152,42 +139,23 @@ class Pointers:
 
     def find_ingest(self, uuid: str, ingest_id: str) -> Ingest | None:
         """The write of this id that the dataset holds."""
-        later = INGESTS.alias()
-        replaced = exists().where(
-            later.c.dataset_uuid == uuid,
-            # An upsert sent again after another upsert may say something else by then.
-            or_(
-                later.c.mode == "replace",
-                and_(later.c.mode == "rewrite", INGESTS.c.mode == "rewrite"),
-            ),
-            later.c.seq > INGESTS.c.seq,
-        )
-        query = select(INGESTS, replaced.label("superseded")).where(
-            INGESTS.c.dataset_uuid == uuid, INGESTS.c.ingest_id == ingest_id
-        )
         with guarded(), self.engine.connect() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        return Ingest(
-            row.ingest_id,
-            row.mode,
-            row.snapshot_id,
-            row.schema_id,
-            row.record,
-            row.made_ms,
-            bool(row.superseded),
-        )
+            return find_ingest(connection, uuid, ingest_id)
 
     def find_replace_of(self, uuid: str, snapshot_id: int) -> str | None:
         """Id of the replace that made a snapshot, if one did."""
-        query = select(INGESTS.c.ingest_id).where(
-            INGESTS.c.dataset_uuid == uuid,
-            INGESTS.c.snapshot_id == snapshot_id,
-            INGESTS.c.mode == "replace",
-        )
         with guarded(), self.engine.connect() as connection:
-            return connection.execute(query).scalar()
+            return find_replace_of(connection, uuid, snapshot_id)
+
+    def find_position(self, uuid: str, lineage: Sequence[int], made_ms: int) -> int:
+        """The number of the last write that a snapshot holds; see `ingestlog.find_position`."""
+        with guarded(), self.engine.connect() as connection:
+            return find_position(connection, uuid, lineage, made_ms)
+
+    def read_epoch(self) -> int:
+        """How often collected files were noted as gone; see `swap` and `marks`."""
+        with guarded(), self.engine.connect() as connection:
+            return read_epoch(connection)
 
     def swap(
         self,
@@ -199,6 +167,8 @@ class Pointers:
         description: str,
         ingest: Ingest | None,
         claim: bool,
+        places: Collection[str] = (),
+        since: int = 0,
     ) -> None:
         """Moves a dataset's pointer and notes the ingest, in one durable transaction.
 
@@ -206,25 +176,34 @@ class Pointers:
             previous: where the pointer must be now; None when there must be none yet.
             location: where it goes; the same as `previous` to note an ingest alone.
             claim: take the name for this uuid, whatever was reserved for it before.
+            places: files that the dataset names from now on; see `marks`.
+            since: the epoch before they were looked for.
 
         Raises:
+            Collected: some of them are being removed, or were since.
             Superseded: the pointer is elsewhere, or the name's identity is another.
             AlreadyIngested: the dataset has an ingest of this id.
         """
-        with guarded(), self._writer.begin() as connection:
+        with guarded(), self.writer.begin() as connection:
+            require_kept(connection, places, since)
             _move_pointer(connection, name, previous, location)
             _describe(connection, name, uuid, location, description, claim)
             if ingest is not None:
-                _note(connection, uuid, ingest)
+                note_ingest(connection, uuid, ingest)
 
-    def drop(self, name: str) -> Pointer | None:
-        """Removes a dataset with its ingests and its identity; None when there is none."""
-        with guarded(), self._writer.begin() as connection:
+    def drop(self, name: str, now_ms: int) -> Pointer | None:
+        """Removes a dataset with its ingests and its identity; None when there is none.
+
+        The identity is remembered, so that what was stored under it can be collected.
+        """
+        with guarded(), self.writer.begin() as connection:
             pointer = _read_pointer(connection, name)
             if pointer is None or pointer.location is None:
                 return None
             ours = select(DATASETS.c.uuid).where(DATASETS.c.name == name).scalar_subquery()
             connection.execute(delete(INGESTS).where(INGESTS.c.dataset_uuid == ours))
+            known = select(DATASETS.c.uuid, literal(now_ms)).where(DATASETS.c.name == name)
+            connection.execute(insert(DROPPED).from_select(["uuid", "dropped_ms"], known))
             connection.execute(delete(DATASETS).where(DATASETS.c.name == name))
             connection.execute(delete(TABLES).where(_is_table(name)))
             return pointer
@@ -302,22 +281,6 @@ def _describe(
     if not claim:
         raise Superseded
     connection.execute(insert(DATASETS).values(name=name, **values))
-
-
-def _note(connection: Connection, uuid: str, ingest: Ingest) -> None:
-    row = {
-        "dataset_uuid": uuid,
-        "ingest_id": ingest.ingest_id,
-        "mode": ingest.mode,
-        "snapshot_id": ingest.snapshot_id,
-        "schema_id": ingest.schema_id,
-        "record": ingest.record,
-        "made_ms": ingest.made_ms,
-    }
-    try:
-        connection.execute(insert(INGESTS).values(row))
-    except IntegrityError:
-        raise AlreadyIngested from None
 
 
 def require_dataset(name: str, pointer: Pointer | None) -> Pointer:

@@ -15,15 +15,15 @@ from pyiceberg.io import FileIO
 from pyiceberg.manifest import FileFormat, ManifestContent, ManifestFile
 from pyiceberg.table.metadata import TableMetadata
 
-from services.catalogd.core.snapshots import choose_snapshot, parse_reference
 from services.catalogd.store.catalog import DatasetCatalog
 from services.catalogd.store.iceberg import from_schema
-from services.catalogd.store.pointers import Ingest, Pointer, Pointers, require_dataset
+from services.catalogd.store.ingestlog import Ingest
+from services.catalogd.store.pointers import Pointer, Pointers, require_dataset
 from services.catalogd.store.views import (
     describe_snapshots,
     describe_table,
     find_schema,
-    list_history,
+    locate_snapshot,
     show_columns,
     show_files,
     show_record,
@@ -132,19 +132,18 @@ class Reader:
 
         Args:
             name: the dataset.
-            at: a snapshot id or an RFC 3339 time; the current snapshot when absent.
+            at: a snapshot id, a tag or an RFC 3339 time; the current snapshot when absent.
 
         Raises:
             NotFound: no such dataset or snapshot; names the oldest that is kept.
-            Invalid: `at` is neither an id nor a time.
+            Invalid: `at` is none of these.
             Unprocessable: the snapshot holds more than plain Parquet files.
         """
         metadata = self.load(name)
-        chosen = metadata.current_snapshot_id
         if at is not None:
-            retained = {snapshot.snapshot_id for snapshot in metadata.snapshots}
-            chosen = choose_snapshot(name, parse_reference(at), retained, list_history(metadata))
-        snapshot = None if chosen is None else metadata.snapshot_by_id(chosen)
+            snapshot = locate_snapshot(name, metadata, at)
+        else:
+            snapshot = metadata.current_snapshot()
         files: list[FileFacts] = []
         schema = metadata.schema()
         if snapshot is not None:
@@ -156,7 +155,7 @@ class Reader:
         return wire.Files(
             dataset=name,
             uuid=str(metadata.table_uuid),
-            snapshot_id=str(chosen) if chosen is not None else "",
+            snapshot_id=str(snapshot.snapshot_id) if snapshot is not None else "",
             files=show_files(files, self._find_key),
             columns=show_columns(from_schema(schema)),
         )

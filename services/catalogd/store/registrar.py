@@ -7,8 +7,6 @@ says so, and the write is planned anew on what is there then.
 
 from __future__ import annotations
 
-import itertools
-import random
 import time
 from collections.abc import Callable, Sequence
 from uuid import UUID, uuid4
@@ -18,6 +16,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata, new_table_metadata
 from pyiceberg.table.sorting import UNSORTED_SORT_ORDER
 
+from services.catalogd.core.collecting import name_object
 from services.catalogd.core.ingests import (
     Order,
     derive_ingest_id,
@@ -32,26 +31,17 @@ from services.catalogd.core.schema import (
 )
 from services.catalogd.core.types import Columns
 from services.catalogd.store.catalog import DatasetCatalog, discard_written
-from services.catalogd.store.changes import TABLE_PROPERTIES, Changes, missing_files
+from services.catalogd.store.changes import INGEST_ID, TABLE_PROPERTIES, Changes, missing_files
+from services.catalogd.store.commits import Commits
 from services.catalogd.store.figures import Figures
-from services.catalogd.store.fileio import SyncFailed, disk_full, is_disk_full
 from services.catalogd.store.iceberg import from_schema, read_ids, to_schema
+from services.catalogd.store.ingestlog import Ingest
 from services.catalogd.store.parquet import ParquetFile, make_data_file, read_parquet
-from services.catalogd.store.pointers import (
-    AlreadyIngested,
-    Ingest,
-    Pointer,
-    Pointers,
-    Superseded,
-)
+from services.catalogd.store.pointers import Pointer, Pointers
 from services.catalogd.store.views import describe_table, show_unchanged
-from shared.errors import Conflict, InsufficientStorage, Unavailable, Unprocessable
+from shared.errors import Conflict, Unprocessable
 from shared.wire.catalogd import RegisterResponse
 from shared.wire.storaged import ObjectInfo
-
-# Waits between tries when other processes write to the same dataset. Seconds.
-FIRST_WAIT_S = 0.005
-LONGEST_WAIT_S = 0.25
 
 
 class Registrar:
@@ -62,7 +52,8 @@ class Registrar:
         catalog: commits to it.
         keep: snapshots that every dataset keeps.
         now_ms: the clock, in milliseconds since 1970.
-        figures: where commits are counted.
+        figures: where registers are counted.
+        commits: how commits are tried.
     """
 
     def __init__(
@@ -72,18 +63,14 @@ class Registrar:
         keep: int,
         now_ms: Callable[[], int],
         figures: Figures,
+        commits: Commits,
     ) -> None:
         self._pointers = pointers
         self._catalog = catalog
         self._keep = keep
         self._now_ms = now_ms
         self._figures = figures
-        self._broken = False
-
-    def check_disk(self) -> None:
-        """Raises InsufficientStorage once the disk has failed to make a write durable."""
-        if self._broken:
-            raise _read_only()
+        self._commits = commits
 
     def read_objects(self, infos: Sequence[ObjectInfo]) -> list[ParquetFile]:
         """Footers of objects.
@@ -109,35 +96,11 @@ class Registrar:
             Unavailable: other writers were faster all the time.
             InsufficientStorage: the disk is full or broken; nothing was changed.
         """
-        self.check_disk()
         check_alike(files)
         started = time.monotonic()
-        for attempt in itertools.count():
-            try:
-                answer = self._try_once(order, files)
-            except AlreadyIngested:
-                continue
-            except (Superseded, FileNotFoundError):
-                self._figures.conflicts.inc()
-            except SyncFailed as error:
-                self._broken = True
-                raise _read_only() from error
-            except OSError as error:
-                if is_disk_full(error):
-                    raise disk_full() from error
-                raise
-            else:
-                self._figures.observe(answer.status, time.monotonic() - started)
-                return answer
-            if time.monotonic() - started > patience_s:
-                break
-            wait = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(attempt, 10))
-            time.sleep(random.uniform(0, wait))
-        raise Unavailable(
-            f"Others write to dataset {order.name} without a pause; nothing was changed. "
-            "Send the same request again.",
-            headers={"Retry-After": "1"},
-        )
+        answer = self._commits.run(order.name, lambda: self._try_once(order, files), patience_s)
+        self._figures.observe(answer.status, time.monotonic() - started)
+        return answer
 
     def _try_once(self, order: Order, files: Sequence[ParquetFile]) -> RegisterResponse:
         pointer = self._pointers.read_pointer(order.name)
@@ -151,7 +114,7 @@ class Registrar:
         if metadata is None or location is None:
             table = self._stage_new(order, identity, files)
         else:
-            _require_plain(order.name, metadata)
+            require_plain(order.name, metadata)
             table = self._catalog.open_table(order.name, location)
         changes = Changes(table)
         if files:
@@ -165,7 +128,8 @@ class Registrar:
             # Nothing to add: the ingest alone is noted, for a retry to find.
             snapshot = metadata.current_snapshot_id or 0
             ingest = self._make_ingest(order, ingest_id, snapshot, metadata)
-            self._catalog.note_ingest(table, ingest)
+            places = [name_object(key) for key in order.places()]
+            self._catalog.note_ingest(table, ingest, places, order.since)
             after = metadata
         else:
             after, ingest = self._commit(order, ingest_id, changes, table, filled)
@@ -232,7 +196,7 @@ class Registrar:
                 [make_data_file(file, columns, ids) for file in files],
                 mode=order.mode,
                 removes=order.removes,
-                ingest_id=ingest_id,
+                summary={INGEST_ID: ingest_id},
                 now_ms=self._now_ms(),
             )
             changes.expire_snapshots(self._keep)
@@ -240,7 +204,11 @@ class Registrar:
             discard_written(table.io)
             raise
         ingest = self._make_ingest(order, ingest_id, snapshot, planned)
-        return self._catalog.commit_ingest(table, changes.updates, ingest), ingest
+        places = [name_object(key) for key in order.places()]
+        return (
+            self._catalog.commit_ingest(table, changes.updates, ingest, places, order.since),
+            ingest,
+        )
 
     def _make_ingest(
         self, order: Order, ingest_id: str, snapshot_id: int, metadata: TableMetadata
@@ -312,16 +280,14 @@ def _answer_changed(
     )
 
 
-def _require_plain(name: str, metadata: TableMetadata) -> None:
+def require_plain(name: str, metadata: TableMetadata) -> None:
+    """Lets datasets pass that catalogd writes to.
+
+    Raises:
+        Unprocessable: another engine made it partitioned, or of another format version.
+    """
     if metadata.format_version != 2 or not metadata.spec().is_unpartitioned():
         raise Unprocessable(
             f"Another engine made dataset {name} partitioned, or of a format version other than "
             "2. Write to it with that engine, or register under another name."
         )
-
-
-def _read_only() -> InsufficientStorage:
-    return InsufficientStorage(
-        "The disk of the catalogue's metadata failed to make a write durable, so the catalogue "
-        "is read-only until it is restarted. Check the disk, then restart catalogd."
-    )

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.catalogd.store.catalog import DatasetCatalog
+from services.catalogd.store.collection import Collector
+from services.catalogd.store.commits import Commits
+from services.catalogd.store.compaction import Compactor
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.objectio import ObjectBridge, Objects
 from services.catalogd.store.pointers import Pointers
 from services.catalogd.store.reader import Reader
 from services.catalogd.store.registrar import Registrar
+from services.catalogd.store.versions import Versions
 from services.catalogd.store.views import describe_table
 
 
@@ -22,6 +26,10 @@ class Rooms:
 
     reader: Reader
     registrar: Registrar
+    versions: Versions
+    commits: Commits
+    compactor: Compactor
+    collector: Collector
 
 
 def build_rooms(
@@ -44,8 +52,15 @@ def build_rooms(
         lambda name, metadata: describe_table(name, metadata).model_dump_json(by_alias=True),
         ObjectBridge(*storage) if storage else None,
     )
-    registrar = Registrar(pointers, catalog, keep, now_ms, figures)
-    return Rooms(Reader(pointers, catalog, find_key), registrar)
+    commits = Commits(figures)
+    return Rooms(
+        Reader(pointers, catalog, find_key),
+        Registrar(pointers, catalog, keep, now_ms, figures, commits),
+        Versions(pointers, catalog, keep, now_ms, commits, figures),
+        commits,
+        Compactor(pointers, catalog, keep, now_ms, commits),
+        Collector(pointers, catalog),
+    )
 
 
 def now_ms() -> int:

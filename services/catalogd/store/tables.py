@@ -1,7 +1,7 @@
 """The tables of the catalogue's database.
 
 The first two are laid out as every JDBC catalogue of Iceberg has them, and pyiceberg finds
-them as its own; the other two are ours.
+them as its own; the others are ours.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import (
     BigInteger,
     Column,
+    Index,
     Integer,
     MetaData,
     String,
@@ -63,4 +64,31 @@ INGESTS = Table(
     Column("record", Text),
     Column("made_ms", BigInteger, nullable=False),
     UniqueConstraint("dataset_uuid", "ingest_id"),
+)
+# Identities whose datasets were deleted: their files are ours to collect, nobody else's are.
+DROPPED = Table(
+    "lakehouse_dropped",
+    SCHEMA,
+    Column("uuid", String(36), primary_key=True),
+    Column("dropped_ms", BigInteger, nullable=False),
+)
+# Files that no retained snapshot names. `taken` is 0 while one only waits for its grace to be
+# over, TAKING while it is being removed, and then the epoch in which it was.
+ORPHANS = Table(
+    "lakehouse_orphans",
+    SCHEMA,
+    Column("place", Text, primary_key=True),
+    Column("seen_ms", BigInteger, nullable=False),
+    Column("taken", BigInteger, nullable=False),
+    Index("lakehouse_orphans_taken", "taken"),
+)
+TAKING = 2**62
+# Who does what only one of several catalogd may do at a time, and until when it is theirs.
+LEASES = Table(
+    "lakehouse_leases",
+    SCHEMA,
+    Column("name", String(40), primary_key=True),
+    Column("holder", String(64), nullable=False),
+    Column("until_ms", BigInteger, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
 )

@@ -9,12 +9,17 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from services.catalogd.core.schema import fingerprint_columns
-from services.catalogd.core.snapshots import Known, format_time
+from services.catalogd.core.snapshots import (
+    Known,
+    choose_snapshot,
+    format_time,
+    parse_reference,
+)
 from services.catalogd.core.sqltypes import sql_name
 from services.catalogd.core.types import Columns
-from services.catalogd.store.changes import order_snapshots
+from services.catalogd.store.changes import list_tags, order_snapshots
 from services.catalogd.store.iceberg import from_schema
-from services.catalogd.store.pointers import Ingest
+from services.catalogd.store.ingestlog import Ingest
 from shared.wire import catalogd as wire
 from shared.wire.base import Column
 
@@ -57,12 +62,19 @@ def describe_table(name: str, metadata: TableMetadata) -> wire.Dataset:
 
 def describe_snapshots(name: str, metadata: TableMetadata) -> wire.Snapshots:
     """Every retained snapshot, oldest first."""
+    tags: dict[int, list[str]] = {}
+    for tag, snapshot_id in sorted(list_tags(metadata).items()):
+        tags.setdefault(snapshot_id, []).append(tag)
     return wire.Snapshots(
-        dataset=name, snapshots=[_describe_snapshot(s) for s in order_snapshots(metadata)]
+        dataset=name,
+        snapshots=[
+            _describe_snapshot(snapshot, tags.get(snapshot.snapshot_id, []))
+            for snapshot in order_snapshots(metadata)
+        ],
     )
 
 
-def _describe_snapshot(snapshot: Snapshot) -> wire.Snapshot:
+def _describe_snapshot(snapshot: Snapshot, tags: list[str]) -> wire.Snapshot:
     summary = snapshot.summary
     parent = snapshot.parent_snapshot_id
     return wire.Snapshot(
@@ -71,8 +83,23 @@ def _describe_snapshot(snapshot: Snapshot) -> wire.Snapshot:
         time=format_time(snapshot.timestamp_ms),
         operation=summary.operation.value if summary else "append",
         rows=_total(snapshot, "total-records"),
+        tags=tags,
         summary=dict(summary.additional_properties) if summary else {},
     )
+
+
+def locate_snapshot(name: str, metadata: TableMetadata, reference: str) -> Snapshot:
+    """The retained snapshot that an id, a time or a tag means.
+
+    Raises:
+        NotFound: no such snapshot is kept; names the oldest that is.
+        Invalid: the reference is none of these.
+    """
+    by_id = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
+    chosen = choose_snapshot(
+        name, parse_reference(reference), by_id.keys(), list_history(metadata), list_tags(metadata)
+    )
+    return by_id[chosen]
 
 
 def list_history(metadata: TableMetadata) -> list[Known]:

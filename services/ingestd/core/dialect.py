@@ -9,17 +9,24 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import dropwhile
 
 from services.ingestd.core.fields import NEVER_CLOSED, Cells, Dialect
 from services.ingestd.core.ladder import profile_values
 from services.ingestd.core.records import Kind, Record, RecordReader
 
 DELIMITERS = (b",", b";", b"\t", b"|")
+# Looked for where none of those divides the records; text hardly holds the first three, and
+# so much of the others that a header of names must speak for them.
+_RARE = (b"\x1f", b"^", b"~")
+_COMMON_IN_TEXT = (b":", b" ")
 # Stands between fields where there is only one: no text holds it.
 NO_DELIMITER = b"\x1f"
 # Records looked at for each candidate.
 _RECORDS = 200
+# Lines without a delimiter above a table that are looked past.
+_TITLES = 20
 # Cells of a record that are looked at for what they are.
 _CELLS = 100
 _NAME = re.compile(r"[^\W\d][\w./#%-]*")
@@ -69,10 +76,55 @@ def sniff_dialect(sample: bytes, given: Given | None = None, *, complete: bool =
     ]
     # The first of equals wins: candidates come in order of how common they are.
     best = max(readings, key=lambda reading: reading.score)
-    if given.delimiter is None and not _divides(best):
+    if given.delimiter is not None:
+        return best
+    divides = _divides(best)
+    if not divides or len(best.records[0].cells or ()) != best.width:
+        rare = _find_rare(sample, best.dialect, complete)
+        if rare is not None:
+            return rare
+    if not divides:
         single = Dialect(NO_DELIMITER, best.dialect.quote, best.dialect.escape, newline)
         return read_sample(sample, single, complete)
-    return best
+    return _find_doubled(sample, best, complete) or best
+
+
+def _find_rare(sample: bytes, dialect: Dialect, complete: bool) -> Reading | None:
+    """The reading by a delimiter that few files have, if it makes a table beyond doubt."""
+    for delimiter in (*_RARE, *_COMMON_IN_TEXT):
+        if delimiter not in sample:
+            continue
+        reading = read_sample(sample, replace(dialect, delimiter=delimiter), complete)
+        rows = [record.cells or [] for record in reading.records]
+        if len(rows) < 3 or any(len(cells) != reading.width for cells in rows):
+            continue
+        if delimiter in _RARE and reading.width > 1:
+            return reading
+        # Times have colons and sentences have blanks, all of them alike perhaps.
+        if reading.width > 2 and _are_names(rows[0]) and _has_values(rows[1:]):
+            return reading
+    return None
+
+
+def _find_doubled(sample: bytes, reading: Reading, complete: bool) -> Reading | None:
+    """The reading by the delimiter twice, if it never stands alone."""
+    dialect = reading.dialect
+    double = dialect.delimiter * 2
+    rows = [record.cells or [] for record in reading.records]
+    if any(len(cells) % 2 == 0 or any(cells[1::2]) for cells in rows):
+        return None
+    return read_sample(sample, replace(dialect, delimiter=double), complete)
+
+
+def _has_values(rows: list[Cells]) -> bool:
+    """Whether some column holds numbers or moments alone."""
+    for column in zip(*rows, strict=False):
+        texts = [cell.decode("utf-8", "replace") for cell in column if cell]
+        profile = profile_values(texts)
+        typed = max(profile.decimals, profile.doubles, profile.dates, profile.timestamps)
+        if texts and typed == len(texts):
+            return True
+    return False
 
 
 def read_sample(sample: bytes, dialect: Dialect, complete: bool) -> Reading:
@@ -124,7 +176,11 @@ def _divides(reading: Reading) -> bool:
         return False
     widths = [len(record.cells or ()) for record in reading.records]
     if widths[0] == 1:
-        # A title above the table, then a table.
+        below = list(dropwhile(lambda width: width == 1, widths))
+        titles = len(widths) - len(below)
+        if reading.width > 2 and titles <= _TITLES and len(below) > max(titles, 2):
+            # Lines of a title, then a table.
+            return below.count(reading.width) >= 0.9 * len(below)
         return reading.consistency >= 0.9 or (len(set(widths[1:])) == 1 and len(widths) > 3)
     divided = sum(width > 1 for width in widths)
     return widths[0] == reading.width or divided >= 0.9 * len(widths)

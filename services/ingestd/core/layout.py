@@ -162,23 +162,43 @@ def decode_cell(cell: bytes | None) -> str | None:
 def _skip_preamble(records: list[Located], width: int) -> tuple[int, tuple[int, ...]]:
     """Index of the first record that can be a header or a row, and the lines above it."""
     for index, record in enumerate(records[:_PREAMBLE]):
-        below = records[index + 1] if index + 1 < len(records) else None
-        if not _is_title(record.cells, below.cells if below else [], width):
+        if not _is_title(record, records[index + 1 :][:_PREAMBLE], width):
             skipped = records[:index]
             lines = [line for one in skipped for line in range(one.line, one.line + one.span)]
             return index, tuple(lines)
     return 0, ()
 
 
-def _is_title(cells: Cells, below: Cells, width: int) -> bool:
-    """Whether a record is a heading above the table: far too few fields, or one text alone."""
+def _is_title(record: Located, below: list[Located], width: int) -> bool:
+    """Whether a record is a heading above the table.
+
+    It has far too few fields, or too few and others like it or a blank line before what looks
+    like a header; or it is one text alone, perhaps with others, before a record that is full.
+    """
+    cells = record.cells
     filled = _trimmed(cells)
     if len(cells) < width:
-        return 2 * filled <= width
-    if width < 3 or filled != 1 or _trimmed(below) < width:
+        if 2 * filled <= width:
+            return True
+        if not below or width < 3:
+            return False
+        apart = below[0].line > record.line + record.span
+        return len(below[0].cells) < width or (apart and _are_untyped(below[0].cells, width))
+    if width < 3 or filled != 1:
+        return False
+    full = next((one for one in below if _trimmed(one.cells) != 1), None)
+    if full is None or _trimmed(full.cells) < width:
         return False
     profile = profile_values([decode_cell(cells[0])])
     return not (profile.is_numeric or profile.is_temporal)
+
+
+def _are_untyped(cells: Cells, width: int) -> bool:
+    """Whether a record of full width holds no number and no moment."""
+    if _trimmed(cells) < width:
+        return False
+    profiles = [profile_values([decode_cell(cell)]) for cell in cells]
+    return not any(one.is_numeric or one.is_temporal for one in profiles)
 
 
 def _trimmed(cells: Cells) -> int:

@@ -1,10 +1,13 @@
-"""Which answer format a request gets, from its Accept header (RFC 9110 §12.5.1)."""
+"""Which answer format a request gets, from its Accept header (RFC 9110 §12.5.1), and what a
+format cannot carry."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 
-from shared.errors import NotAcceptable
+from services.queryd.core.jsontext import SqlType
+from shared.errors import NotAcceptable, Unprocessable
 
 
 class Format(Enum):
@@ -42,6 +45,31 @@ def choose_format(accept: str | None) -> Format:
         f"None of the asked formats can be given. Accept one of {', '.join(known)}.",
         details={"formats": known},
     )
+
+
+def refuse_lossy(form: Format, columns: Sequence[tuple[str, SqlType]]) -> None:
+    """Lets columns pass whose values the format can carry whole.
+
+    Raises:
+        Unprocessable: names the column that would come out as something else. Arrow has no
+            unsigned integer of 128 bits, so that DuckDB gives large ones as negative numbers,
+            and no time of day with an offset, so that it leaves the offset out.
+    """
+    if form not in (Format.ARROW, Format.PARQUET):
+        return
+    for name, kind in columns:
+        if told := _find_lossy(kind):
+            raise Unprocessable(
+                f"The column '{name}' holds {told}, which {form.name.title()} has no type for. "
+                f'Cast it ("{name}"::VARCHAR) or ask for another format.',
+                details={"column": name},
+            )
+
+
+def _find_lossy(kind: SqlType) -> str:
+    if kind.id in ("uhugeint", "time with time zone"):
+        return kind.name
+    return next((found for _, inner in kind.members if (found := _find_lossy(inner))), "")
 
 
 def _weight(parameters: list[str]) -> float:

@@ -54,9 +54,14 @@ def name_caller(named: str | None, forwarded: str | None, peer: str | None) -> s
 
 
 class FairQueue(Generic[T]):
-    """Those that wait, by caller; `T` stands for one waiting query."""
+    """Those that wait, by caller; `T` stands for one waiting query.
 
-    def __init__(self) -> None:
+    Args:
+        most: queries of one caller that may run at once.
+    """
+
+    def __init__(self, most: int = 1 << 30) -> None:
+        self._most = most
         self._accounts: dict[str, _Account[T]] = {}
         self._floor = 0.0
         self._arrivals = 0
@@ -87,9 +92,22 @@ class FairQueue(Generic[T]):
         self._waiting -= 1
         return account.waiting.pop()[1]
 
+    def may_start(self, caller: str) -> bool:
+        """Whether one more of `caller`'s queries may run."""
+        account = self._accounts.get(caller)
+        return account is None or account.running < self._most
+
+    def has_ready(self) -> bool:
+        """Whether one waits that may run, were there a worker."""
+        return any(a.waiting and a.running < self._most for a in self._accounts.values())
+
     def pop(self) -> tuple[Turn, T] | None:
         """The next to be served, started as `start` does."""
-        ready = [(a.tag, a.waiting[0][0], name) for name, a in self._accounts.items() if a.waiting]
+        ready = [
+            (a.tag, a.waiting[0][0], name)
+            for name, a in self._accounts.items()
+            if a.waiting and a.running < self._most
+        ]
         if not ready:
             return None
         caller = min(ready)[2]

@@ -26,7 +26,7 @@ class Figures:
         self._rows = Counter("lakehouse_queryd_rows_total", "Rows answered", registry=registry)
         self._ended = Counter(
             "lakehouse_queryd_workers_ended_total",
-            "Workers replaced, by reason (deadline, abandoned, crashed, worn, stuck)",
+            "Workers replaced, by reason (deadline, abandoned, crashed, worn, stuck, spare)",
             ("reason",),
             registry=registry,
         )

@@ -14,10 +14,11 @@ from typing import Any
 
 from services.queryd.core.fairness import FairQueue, Turn
 from services.queryd.core.frames import Kind
+from services.queryd.core.yielding import Manners, Move
 from services.queryd.store.allocator import keep_large_blocks
 from services.queryd.store.bucket import Bucket
 from services.queryd.store.figures import Figures
-from services.queryd.store.priority import can_speed_up, slow_down, speed_up
+from services.queryd.store.priority import can_restore, move
 from services.queryd.store.process import WorkerGone, WorkerProcess
 from shared.errors import RateLimited, Unavailable
 from shared.pool import BlockingPool
@@ -32,18 +33,17 @@ _RENEW_S = 10.0
 # A client may leave when it has all rows, and before the worker has said that these were all.
 # What is not over by then is killed. Seconds.
 _LAST_WORDS_S = 0.05
-# A query that has run this long goes behind others that come, so that a runaway costs its
-# neighbours little; alone it runs as before. Where priority cannot be given back, its worker is
-# replaced afterwards, which takes a third of a second and is only worth it later. Seconds.
-_PATIENCE_S, _LONG_PATIENCE_S = 0.2, 2.0
-# How long after its start a query counts as a neighbour, and how often this is looked at.
-_NEIGHBOUR_S, _REVIEW_S = 1.0, 0.25
+# A spare worker goes when none was needed for so long. Seconds.
+_SPARE_S = 30.0
 # Wait after a worker that died before it was warm, doubled up to the second. Seconds.
 _BACKOFF_S, _MOST_BACKOFF_S = 0.1, 5.0
 
 
 class WorkerPool:
     """`section.workers` processes, each for one query at a time.
+
+    Where a query turns out to be a long one and others come, up to `section.spare_workers` more
+    are started for these, so that they have as many as before.
 
     Args:
         section: limits.
@@ -68,15 +68,18 @@ class WorkerPool:
         self._bucket = bucket
         self._numbers = itertools.count(1)
         self._idle: deque[WorkerProcess] = deque()
-        self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue()
+        # No caller gets more than without spare workers: those are for the others.
+        self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue(section.workers)
         # Whose query each busy worker has, and since when by the loop's clock.
         self._turns: dict[WorkerProcess, tuple[Turn, float]] = {}
-        self._begun: dict[WorkerProcess, float] = {}
-        self._slow: set[WorkerProcess] = set()
+        self._restores = can_restore()
+        self._manners: Manners[WorkerProcess] = Manners(restores=self._restores)
         self._review: asyncio.TimerHandle | None = None
-        self._restores = can_speed_up()
+        self._retirement: asyncio.TimerHandle | None = None
         self._live: set[WorkerProcess] = set()
         self._fresh: set[WorkerProcess] = set()
+        # Fresh ones that start behind the queries that run.
+        self._modest: set[WorkerProcess] = set()
         self._disk = BlockingPool("queryd-disk", 1, 10_000)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closing = False
@@ -93,13 +96,14 @@ class WorkerPool:
             # owner makes later, on a fresh machine, would stay shut to it.
             with contextlib.suppress(OSError):
                 Path(folder).mkdir(parents=True, exist_ok=True)
-        for _ in range(self._section.workers):
-            self._spawn()
+        self._fill()
 
     async def close(self) -> None:
         """Kills all workers and waits for their end."""
         self._closing = True
-        self._weigh()
+        for timer in (self._review, self._retirement):
+            if timer is not None:
+                timer.cancel()
         for turn in self._waiting.items():
             if not turn.done():
                 turn.set_exception(Unavailable("queryd is shutting down."))
@@ -134,7 +138,7 @@ class WorkerPool:
             RateLimited: all are busy and the queue is full, or became so by callers who have
                 fewer queries in it.
         """
-        while self._idle:
+        while self._idle and self._waiting.may_start(caller):
             worker = self._idle.popleft()
             if worker.is_running():
                 worker.hold()
@@ -149,6 +153,7 @@ class WorkerPool:
                 refused.set_exception(self._refuse())
         turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._waiting.push(caller, turn)
+        self._weigh()
         self._count()
         try:
             return await turn
@@ -191,9 +196,14 @@ class WorkerPool:
             raise
         await self._await_ready(worker, _RENEW_S)
 
-    def _spawn(self) -> None:
-        if self._closing:
-            return
+    def _fill(self) -> None:
+        """Starts workers that are missing."""
+        spare = min(self._manners.count_long(), self._section.spare_workers)
+        while not self._closing and len(self._live) < self._section.workers + spare:
+            if not self._spawn():
+                return
+
+    def _spawn(self) -> bool:
         folder = self._folder / str(next(self._numbers))
         try:
             worker = WorkerProcess(
@@ -201,12 +211,17 @@ class WorkerPool:
             )
         except OSError as error:
             self._note_failure(error.strerror or type(error).__name__)
-            self._keep(self._spawn_later())
-            return
+            self._keep(self._fill_later())
+            return False
         self._live.add(worker)
         self._fresh.add(worker)
         worker.hold()
+        if self._turns and self._restores and not self._waiting.has_ready():
+            # Its start is a third of a second of work, for which no query has to wait.
+            move(worker.pid, Move.BEHIND)
+            self._modest.add(worker)
         self._keep(self._await_ready(worker, _START_S))
+        return True
 
     async def _await_ready(self, worker: WorkerProcess, patience_s: float) -> None:
         """Waits for READY, lets go and offers the worker; ends it when it is worn or stuck."""
@@ -226,61 +241,85 @@ class WorkerPool:
             return
         self._fresh.discard(worker)
         self._failures = 0
+        if worker in self._modest:
+            self._modest.discard(worker)
+            self._move(worker, Move.LEVEL)
         self._offer(worker)
 
     def _offer(self, worker: WorkerProcess) -> None:
-        """Hands a warm worker to who waits longest, or sets it aside."""
+        """Sets a warm worker aside, for who waits longest if anybody does."""
         if not worker.alive:
             return
-        while (found := self._waiting.pop()) is not None:
-            turn, waiting = found
-            if not waiting.done():
-                worker.hold()
-                self._begin(worker, turn)
-                waiting.set_result(worker)
-                return
-            self._waiting.finish(turn, 0.0)
         self._idle.append(worker)
+        self._hand_out()
         self._count()
+
+    def _hand_out(self) -> None:
+        """Gives idle workers to who waits."""
+        while self._idle:
+            if not self._idle[0].is_running():
+                self._idle.popleft()
+                continue
+            if (found := self._waiting.pop()) is None:
+                return
+            turn, waiting = found
+            if waiting.done():
+                self._waiting.finish(turn, 0.0)
+                continue
+            worker = self._idle.popleft()
+            worker.hold()
+            self._begin(worker, turn)
+            waiting.set_result(worker)
 
     def _begin(self, worker: WorkerProcess, turn: Turn) -> None:
         now = asyncio.get_running_loop().time()
         self._turns[worker] = turn, now
-        self._begun[worker] = now
+        self._manners.start(worker, now)
         self._weigh()
 
     def _end(self, worker: WorkerProcess) -> None:
         turn, since = self._turns.pop(worker)
         self._waiting.finish(turn, asyncio.get_running_loop().time() - since)
-        if worker in self._slow:
-            self._speed_up(worker)
+        for step in self._manners.finish(worker):
+            self._move(worker, step)
+        self._hand_out()
+        self._weigh()
 
     def _weigh(self) -> None:
-        """Lets long queries go behind those that began lately, and alone at full speed again."""
+        """Has long queries make way for those that come; see `core.yielding`."""
         if self._review is not None:
             self._review.cancel()
             self._review = None
-        if not self._turns or self._closing:
+        if self._closing:
             return
         loop = asyncio.get_running_loop()
-        now, patience = loop.time(), _PATIENCE_S if self._restores else _LONG_PATIENCE_S
-        for worker, (_, since) in self._turns.items():
-            beside = any(
-                now - begun < _NEIGHBOUR_S
-                for other, begun in self._begun.items()
-                if other is not worker
-            )
-            if beside and now - since >= patience and worker not in self._slow:
-                self._slow.add(worker)
-                slow_down(worker.pid)
-            elif not beside and worker in self._slow and self._restores:
-                self._speed_up(worker)
-        self._review = loop.call_later(_REVIEW_S, self._weigh)
+        for worker, step in self._manners.weigh(loop.time(), waiting=self._waiting.has_ready()):
+            self._move(worker, step)
+        if self._modest and self._waiting.has_ready():
+            for worker in self._modest:
+                self._move(worker, Move.LEVEL)
+            self._modest.clear()
+        if not self._failures:
+            self._fill()
+        if self._retirement is None and len(self._live) > self._section.workers:
+            self._retirement = loop.call_later(_SPARE_S, self._retire)
+        again = self._manners.next_s()
+        if again is not None:
+            self._review = loop.call_later(again, self._weigh)
 
-    def _speed_up(self, worker: WorkerProcess) -> None:
-        self._slow.discard(worker)
-        if worker.alive and not speed_up(worker.pid):
+    def _move(self, worker: WorkerProcess, step: Move) -> None:
+        if worker.alive and not move(worker.pid, step) and step is Move.LEVEL:
             worker.kill("worn")
+
+    def _retire(self) -> None:
+        """Ends a spare worker that has nothing to do; looks again later where there are more."""
+        self._retirement = None
+        spare = len(self._live) - self._section.workers - self._manners.count_long()
+        if spare > 0 and self._idle:
+            self._idle.pop().kill("spare")
+        if len(self._live) > self._section.workers:
+            loop = asyncio.get_running_loop()
+            self._retirement = loop.call_later(_SPARE_S, self._retire)
 
     def _refuse(self) -> RateLimited:
         return RateLimited(
@@ -291,7 +330,7 @@ class WorkerPool:
 
     def _note_exit(self, worker: WorkerProcess) -> None:
         self._live.discard(worker)
-        self._begun.pop(worker, None)
+        self._manners.forget(worker)
         with contextlib.suppress(ValueError):
             self._idle.remove(worker)
         if self._closing:
@@ -301,8 +340,9 @@ class WorkerPool:
             # Unlike one that a query ended, the next may fare no better.
             self._note_failure(worker.read_complaint() or f"exit status {worker.status}")
         self._fresh.discard(worker)
+        self._modest.discard(worker)
         self._keep(self._clear_away(worker.folder))
-        self._keep(self._spawn_later())
+        self._keep(self._fill_later())
         self._count()
 
     def _note_failure(self, complaint: str) -> None:
@@ -314,10 +354,10 @@ class WorkerPool:
         # Gigabytes of scratch files take the kernel a while.
         await self._disk.run(shutil.rmtree, folder, ignore_errors=True)
 
-    async def _spawn_later(self) -> None:
+    async def _fill_later(self) -> None:
         if self._failures:
             await asyncio.sleep(min(_BACKOFF_S * 2**self._failures, _MOST_BACKOFF_S))
-        self._spawn()
+        self._fill()
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -5,45 +5,43 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 from pathlib import Path
 
-# A tenth of what a process of usual priority gets beside it, and all that nobody else wants.
-_BEHIND = 10
-_LEAST = 19
+from services.queryd.core.yielding import Move
 
 
-def slow_down(pid: int) -> None:
-    """Lets a process go behind others; nothing where it is gone."""
-    with contextlib.suppress(OSError):
-        _set_nice(pid, min(read_own() + _BEHIND, _LEAST))
+def move(pid: int, step: Move) -> bool:
+    """Does what `core.yielding` decided; nothing where the process is gone.
 
-
-def speed_up(pid: int) -> bool:
-    """Undoes `slow_down`; False where this system does not let us."""
+    False where this system does not let us.
+    """
     try:
-        _set_nice(pid, read_own())
+        if step is Move.BEHIND:
+            # What nobody else wants, whatever the others' priorities: a process with a usual
+            # one that wakes up gets its processor at once, where a lesser priority would let
+            # this one finish its slice of some milliseconds.
+            _set_policy(pid, os.SCHED_IDLE)
+        elif step is Move.LEVEL:
+            _set_policy(pid, os.sched_getscheduler(0))
+        else:
+            os.kill(pid, signal.SIGSTOP if step is Move.STOP else signal.SIGCONT)
+    except ProcessLookupError:
+        return True
     except OSError:
         return False
     return True
 
 
-def can_speed_up() -> bool:
-    """Whether `speed_up` is allowed: to root, or by a limit (systemd's LimitNICE=+0)."""
-    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_NICE)[0] >= 20 - read_own()
+def can_restore() -> bool:
+    """Whether LEVEL is allowed: to root, or by a limit (systemd's LimitNICE=+0)."""
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    return os.geteuid() == 0 or resource.getrlimit(resource.RLIMIT_NICE)[0] >= 20 - nice
 
 
-def read_own() -> int:
-    """The daemon's own priority, which its workers begin with; 0 is the usual one."""
-    return os.getpriority(os.PRIO_PROCESS, 0)
-
-
-def _set_nice(pid: int, nice: int) -> None:
-    # A priority belongs to a thread.
-    for thread in os.listdir(f"/proc/{pid}/task"):
+def _set_policy(pid: int, policy: int) -> None:
+    # A policy belongs to a thread. Those that it starts from now on have the main one's.
+    os.sched_setscheduler(pid, policy, os.sched_param(0))
+    for thread in Path(f"/proc/{pid}/task").iterdir():
         with contextlib.suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, int(thread), nice)
-    # Where the kernel groups processes by session, a worker has a group of its own, and it is
-    # the group's priority that counts beside others.
-    group = Path(f"/proc/{pid}/autogroup")
-    if group.exists():
-        group.write_text(str(nice))
+            os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))

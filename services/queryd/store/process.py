@@ -105,7 +105,10 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
-                start_new_session=True,
+                # Out of the way of the terminal's signals, but in the daemon's session: where
+                # the kernel shares processors out by session first (autogroup), a policy
+                # counts only beside processes of the same one.
+                process_group=0,
             )
         ours.setblocking(False)
         self._socket = ours

@@ -15,7 +15,7 @@ import duckdb
 import orjson
 import pyarrow as pa
 
-from services.queryd.core.accept import Format
+from services.queryd.core.accept import Format, refuse_lossy
 from services.queryd.core.csvtext import write_header, write_row_csv
 from services.queryd.core.jsontext import SqlType, write_row_array, write_row_object
 from services.queryd.core.pace import LEAST_AHEAD_BYTES
@@ -281,7 +281,12 @@ def make_result(
     batch_rows: int,
     begun_at: float,
 ) -> Result:
-    """What writes the answer in a format; `batch_rows` are written at a time."""
+    """What writes the answer in a format; `batch_rows` are written at a time.
+
+    Raises:
+        Unprocessable: the format cannot carry a column's values whole.
+    """
+    refuse_lossy(form, columns)
     if form is Format.ARROW:
         return ArrowResult(reader, max_rows)
     if form is Format.PARQUET:

@@ -44,8 +44,9 @@ FOLDS = 4
 ROUNDS, LAST_ROUNDS = 1, 3
 SURE, HELPED = 2.5, 1.0
 DEPTH = 10
-# Part of the recorded queries that are held to be unlike the others.
-UNUSUAL = 0.02
+# Recorded queries that tell how near those like it are, and the part of the recorded ones that
+# is given up so that what is asked of no corpus at all is left as it is.
+NEAREST, UNUSUAL = 5, 0.15
 # The last digits of what is learnt, which may differ by the order of sums, are cut off.
 DIGITS = 6
 
@@ -59,16 +60,18 @@ class Router:
         weights: a row a corpus.
         scale: part of what they say that is used; 0 where it does not help.
         asked: vectors of the queries that it was learnt from, a row each.
-        least_fit: by corpus, how well something fits nearly all queries that it answers.
-        least_near: by corpus, how near another need's query is to nearly all of those.
+        usual: by corpus, mean of the signs of `_measure_signs` over the queries that it answers.
+        spread: by corpus, their standard deviations.
+        least: how familiar, in standard deviations, a query must be.
     """
 
     corpora: tuple[str, ...]
     weights: Floats
     scale: float
     asked: Floats
-    least_fit: Floats
-    least_near: Floats
+    usual: Floats
+    spread: Floats
+    least: float
 
     def shift(self, query: str, vector: Floats, cold: ColdList) -> dict[str, float]:
         """Log odds, 0 or less, for each corpus of a cold list.
@@ -84,10 +87,8 @@ class Router:
         if first not in known:
             return {}
         home = self.corpora.index(first)
-        if (
-            float(cold.p0[0]) < self.least_fit[home]
-            or float((self.asked @ vector).max()) < self.least_near[home]
-        ):
+        signs = _measure_signs(first, cold, self.asked @ vector)
+        if float(((signs - self.usual[home]) / self.spread[home]).mean()) < self.least:
             return {}
         shifts = {
             corpus: round(self.scale / FIT * (known.get(corpus, 0.0) - known[first]), DIGITS)
@@ -97,7 +98,7 @@ class Router:
 
 
 _NONE = np.zeros((0, 0))
-NOTHING = Router((), _NONE, 0.0, _NONE, _NONE, _NONE)
+NOTHING = Router((), _NONE, 0.0, _NONE, _NONE, _NONE, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,8 +194,7 @@ def learn_routing(lessons: Sequence[Lesson]) -> Router:
         np.round(weights, DIGITS),
         SCALES[best],
         table.vectors,
-        table.find_least(beliefs, table.best),
-        table.find_least(beliefs, table.measure_near()),
+        *table.find_familiar(beliefs.argmax(axis=1)),
     )
 
 
@@ -218,9 +218,9 @@ class _Table:
         self.corpora = tuple(sorted(names))
         number = {corpus: at for at, corpus in enumerate(self.corpora)}
         count, width = len(lessons), len(self.corpora)
+        self._lists = [lesson.note.episode.cold for lesson in lessons]
         self.folds = _fold_needs(lessons)
         self.vectors = np.stack([lesson.note.profile.vector for lesson in lessons])
-        self.best = np.array([float(lesson.note.episode.cold.p0[0]) for lesson in lessons])
         self.said = np.stack(
             [_describe(each.note.episode.query, each.note.profile.vector) for each in lessons]
         )
@@ -296,21 +296,46 @@ class _Table:
         before = (self.gains[:, :DEPTH] * discounts).sum(axis=1)
         return (after - before) / self.ideals
 
-    def measure_near(self) -> Floats:
-        """Cosine of each row's query to the nearest one of another need."""
-        cosines = self.vectors @ self.vectors.T
-        cosines[self.folds[:, None] == self.folds] = -1.0
-        return cosines.max(axis=1)
+    def find_familiar(self, homes: NDArray[np.intp]) -> tuple[Floats, Floats, float]:
+        """What is usual of the queries that each corpus answers, and how unusual one may be.
 
-    def find_least(self, beliefs: Floats, values: Floats) -> Floats:
-        """By corpus, what nearly all of the rows that it answers have; all rows' where few."""
-        homes = beliefs.argmax(axis=1)
-        found = np.full(len(self.corpora), np.quantile(values, UNUSUAL))
+        Args:
+            homes: the corpus of each row.
+
+        Returns:
+            Means and standard deviations of the signs, a row a corpus (of all rows where it
+            has few), and the least familiarity.
+        """
+        cosines = self.vectors @ self.vectors.T
+        # A query is always near its own need; how near those of others are is what counts.
+        cosines[self.folds[:, None] == self.folds] = -1.0
+        at: list[int] = homes.tolist()
+        rows = zip(at, self._lists, cosines, strict=True)
+        signs = np.stack(
+            [_measure_signs(self.corpora[home], cold, near) for home, cold, near in rows]
+        )
+        usual, spread = np.zeros((2, len(self.corpora), signs.shape[1]))
         for corpus in range(len(self.corpora)):
-            own = values[homes == corpus]
-            if len(own) >= FEWEST:
-                found[corpus] = np.quantile(own, UNUSUAL)
-        return np.round(found, DIGITS)
+            own = signs[homes == corpus]
+            told = own if len(own) >= FEWEST else signs
+            usual[corpus], spread[corpus] = told.mean(axis=0), told.std(axis=0) + 1e-6
+        usual, spread = np.round(usual, DIGITS), np.round(spread, DIGITS)
+        familiar = ((signs - usual[homes]) / spread[homes]).mean(axis=1)
+        return usual, spread, round(float(np.quantile(familiar, UNUSUAL)), DIGITS)
+
+
+def _measure_signs(corpus: str, cold: ColdList, near: Floats) -> Floats:
+    """Signs that a query is of the kind that a corpus answers.
+
+    How near the recorded queries nearest to it are, and the best cosine and the best log odds
+    that the corpus has for it.
+    """
+    own = [at for at, (name, _) in enumerate(cold.refs) if name == corpus] or [-1]
+    count = min(NEAREST, len(near))
+    nearest = np.partition(near, len(near) - count)[-count:]
+    return np.array(
+        [float(nearest.mean()), float(cold.cosine[own].max()), to_logit(float(cold.p0[own[0]]))]
+    )
 
 
 def _fold_needs(lessons: Sequence[Lesson]) -> NDArray[np.intp]:
