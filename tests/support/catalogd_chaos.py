@@ -42,7 +42,7 @@ def run_chaos(directory: Path, seed: int, first: int, report: Connection) -> Non
         seed: of the order of its steps.
         first: numbers of rows begin here.
         report: gets ("begin", what, value) and then ("done" or "not", what, value): "add" one
-            row, or "set" all rows to what a snapshot held.
+            row, or "set" all rows to what a snapshot held. Upkeep tells "start" and "end".
     """
     asyncio.run(_work(directory, random.Random(seed), first, report))
 
@@ -52,7 +52,7 @@ async def _work(directory: Path, chance: random.Random, first: int, report: Conn
         report.send("ready")
         await asyncio.to_thread(report.recv)
         writer = asyncio.create_task(_write(pair, chance, first, report))
-        keeper = asyncio.create_task(_keep(pair, random.Random(chance.random())))
+        keeper = asyncio.create_task(_keep(pair, random.Random(chance.random()), report))
         await asyncio.gather(writer, keeper)
 
 
@@ -118,23 +118,27 @@ def outcome(answer: httpx.Response) -> str:
     return "not"
 
 
-async def _keep(pair: Pair, chance: random.Random) -> None:
+async def _keep(pair: Pair, chance: random.Random, report: Connection) -> None:
     """Compaction, tags, expiry and collection, beside the writes."""
     while (await pair.catalog.get(f"{DATASETS}/{NAME}")).status_code == 404:
         await asyncio.sleep(0.005)
     path = f"{DATASETS}/{NAME}"
-    steps: list[Callable[[], Awaitable[Any]]] = [
-        lambda: pair.catalog.post(f"{path}/compact"),
-        lambda: pair.catalog.put(f"{path}/tags/tag{chance.randrange(3)}"),
-        lambda: pair.catalog.delete(f"{path}/tags/tag{chance.randrange(3)}"),
-        lambda: pair.catalog.post(f"{path}/expire", json={"keep": chance.randrange(1, 8)}),
-        lambda: pair.catalog.post("/catalog/collect", json={"grace_s": 0.5}),
+    post = pair.catalog.post
+    steps: list[tuple[str, Callable[[], Awaitable[httpx.Response]]]] = [
+        ("compact", lambda: post(f"{path}/compact")),
+        ("tag", lambda: pair.catalog.put(f"{path}/tags/tag{chance.randrange(3)}")),
+        ("untag", lambda: pair.catalog.delete(f"{path}/tags/tag{chance.randrange(3)}")),
+        ("expire", lambda: post(f"{path}/expire", json={"keep": chance.randrange(1, 8)})),
+        ("collect", lambda: post("/catalog/collect", json={"grace_s": 0.5})),
         # Writes that are under way may lose their objects to this one, and must say so.
-        lambda: pair.catalog.post("/catalog/collect", json={"grace_s": 0}),
+        ("collect", lambda: post("/catalog/collect", json={"grace_s": 0})),
     ]
     while True:
-        answer = await chance.choices(steps, [3, 2, 1, 2, 1, 2])[0]()
+        name, step = chance.choices(steps, [3, 2, 1, 2, 1, 2])[0]
+        report.send(("start", name, None))
+        answer = await step()
         assert answer.status_code < 500, answer.text
+        report.send(("end", name, None))
 
 
 def read_values(found: Mapping[str, Any]) -> list[int]:
