@@ -11,14 +11,19 @@ Beside the seconds stand the processor's seconds of all processes taking part: o
 that others use too they say more than the clock.
 
 `--large` adds a file of more than 2 GB, to show that memory does not grow with the file.
-`--casts` compares ways to check that a cast loses nothing.
+`--casts` compares ways to check that a cast loses nothing. `--lines` sends the same rows as
+JSON lines, beside `COPY (FROM read_json('x.jsonl')) TO 'x.parquet'`. `--gib N` measures
+nothing but memory: N GiB made on the fly and sent as they are made, beside 0.1 GiB, each to a
+fleet of its own; the peaks are the kernel's (VmHWM), the shares sampled (PSS).
 
-    python bench/ingest.py [--rows 500000] [--rounds 5] [--large] [--casts] [--json FILE]
+    python bench/ingest.py [--rows 500000] [--rounds 5] [--large] [--casts] [--lines]
+                           [--gib N [--form csv|jsonl]] [--json FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import http.client
 import json
 import os
@@ -28,7 +33,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -54,7 +59,8 @@ connection = duckdb.connect(config={"threads": int(sys.argv[3])})
 connection.execute("SET enable_progress_bar = false")
 for line in sys.stdin:
     begun = time.perf_counter()
-    connection.execute(f"COPY (FROM read_csv('{sys.argv[1]}')) TO '{sys.argv[2]}'")
+    reader = "read_json" if sys.argv[1].endswith(".jsonl") else "read_csv"
+    connection.execute(f"COPY (FROM {reader}('{sys.argv[1]}')) TO '{sys.argv[2]}'")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([time.perf_counter() - begun, peak, time.process_time()]), flush=True)
 """
@@ -190,7 +196,10 @@ def post_file(url: str, dataset: str, source: Path) -> tuple[float, dict[str, An
     with source.open("rb") as body:
         begun = time.perf_counter()
         connection.request(
-            "POST", f"/ingest?dataset={dataset}", body=body, headers={"content-type": "text/csv"}
+            "POST",
+            f"/ingest?dataset={dataset}",
+            body=body,
+            headers={"content-type": "application/octet-stream", "prefer": "wait=3600"},
         )
         response = connection.getresponse()
         answer = json.loads(response.read())
@@ -220,6 +229,143 @@ def write_large(path: Path, source: Path) -> int:
         for _ in range(repeats):
             file.write(body)
     return repeats * body.count(b"\n")
+
+
+def write_lines(path: Path, source: Path) -> None:
+    """The rows of a CSV file as JSON lines: numbers and truth as such, nothing as null."""
+    with source.open(newline="") as file, path.open("w") as target:
+        for row in csv.DictReader(file):
+            target.write(_write_line(row))
+
+
+def _write_line(row: dict[str, str]) -> str:
+    bare = ("years_experience", "hourly_rate", "rating", "active")
+    members = (
+        f"{json.dumps(name)}: " + ((value if name in bare else json.dumps(value)) or "null")
+        if value
+        else f"{json.dumps(name)}: null"
+        for name, value in row.items()
+    )
+    return "{" + ", ".join(members) + "}\n"
+
+
+def make_body(size: int, form: str) -> Iterator[bytes]:
+    """About `size` bytes of rows, made as they are read; every block has other ids."""
+    pieces = b"".join(write_workers(20_000))
+    header, _, rows = pieces.partition(b"\n")
+    if form == "jsonl":
+        reader = csv.DictReader(pieces.decode().splitlines())
+        rows = "".join(map(_write_line, reader)).encode()
+    else:
+        yield header + b"\n"
+    for number in range(size // len(rows) + 1):
+        yield rows.replace(b"W-", b"W%06d-" % number)
+
+
+def read_peaks(pid: int) -> dict[str, float]:
+    """The highest resident memory in MiB of a process and of each of its children, so far."""
+    found: dict[str, float] = {}
+    for one in [pid, *children_of(pid)]:
+        try:
+            status = Path(f"/proc/{one}/status").read_text()
+        except OSError:
+            continue
+        lines = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        name = "daemon" if one == pid else f"worker {one}"
+        found[name] = int(lines["VmHWM"].split()[0]) / 1024
+    return found
+
+
+def share_mib(pid: int) -> float:
+    """The proportional share of memory (PSS) of a process and its children in MiB."""
+    total = 0
+    for one in [pid, *children_of(pid)]:
+        try:
+            rollup = Path(f"/proc/{one}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:")
+    return total / 1024
+
+
+def send_made(size: int, form: str) -> dict[str, float]:
+    """Sends so many bytes to a fresh fleet; gives seconds, rows and peaks."""
+    sent = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal sent
+        for piece in make_body(size, form):
+            sent += len(piece)
+            yield piece
+
+    with PrivateFleet(("storaged", "catalogd", "ingestd")) as fleet:
+        pid = fleet.pid("ingestd")
+        done = threading.Event()
+        shares = [0.0]
+        peaks: dict[str, float] = {}
+
+        def watch() -> None:
+            while not done.wait(0.5):
+                shares.append(share_mib(pid))
+                peaks.update(read_peaks(pid))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        host, _, port = fleet.urls["ingestd"].removeprefix("http://").partition(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=3600)
+        begun = time.perf_counter()
+        try:
+            connection.request(
+                "POST",
+                "/ingest?dataset=made",
+                body=counted(),
+                headers={"prefer": "wait=86400"},
+                encode_chunked=True,
+            )
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+            seconds = time.perf_counter() - begun
+            peaks.update(read_peaks(pid))
+        finally:
+            done.set()
+            watcher.join()
+            connection.close()
+        if response.status != 200 or answer["rows_in"] != answer["rows_out"]:
+            raise RuntimeError(f"{response.status}: {answer}")
+    worker = max(peak for name, peak in peaks.items() if name != "daemon")
+    return {
+        "bytes": sent,
+        "rows": answer["rows_out"],
+        "seconds": seconds,
+        "daemon_mib": peaks["daemon"],
+        "worker_mib": worker,
+        "share_mib": max(shares),
+    }
+
+
+def measure_memory(gib: float, form: str) -> list[dict[str, Any]]:
+    """Peaks at 0.1 GiB and at `gib`."""
+    found = [send_made(int(size * 1024 * MiB), form) for size in (0.1, gib)]
+    for one in found:
+        print(
+            f"{form}: {one['bytes'] / 1e9:6.2f} GB, {one['rows']:,} rows in "
+            f"{one['seconds']:.1f} s, {one['bytes'] / 1e6 / one['seconds']:.1f} MB/s; "
+            f"peak resident: daemon "
+            f"{one['daemon_mib']:.0f} MiB, worker {one['worker_mib']:.0f} MiB; "
+            f"peak share of both {one['share_mib']:.0f} MiB"
+        )
+    small, large = found
+    return [
+        {
+            "figure": f"{form}, peak resident of the {name} at {gib:g} GiB, MiB",
+            "ours": round(large[f"{name}_mib"]),
+            "peer": round(small[f"{name}_mib"]),
+            "peer_name": "the same at 0.1 GiB",
+            "ratio": round(large[f"{name}_mib"] / small[f"{name}_mib"], 2),
+            "target": "flat: <= 1,024 MiB",
+        }
+        for name in ("daemon", "worker")
+    ]
 
 
 def compare(
@@ -376,8 +522,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--casts", action="store_true")
+    parser.add_argument("--lines", action="store_true")
+    parser.add_argument("--gib", type=float)
+    parser.add_argument("--form", choices=("csv", "jsonl"), default="csv")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.gib:
+        tell(measure_memory(arguments.gib, arguments.form), arguments.json)
+        return 0
     folder = Path(tempfile.mkdtemp(prefix="lakehouse-bench-"))
     results: list[dict[str, Any]] = []
     try:
@@ -387,16 +539,25 @@ def main() -> int:
             results += compare_casts(source, folder, arguments.rounds)
         with PrivateFleet(("storaged", "catalogd", "ingestd")) as fleet:
             results += compare(source, arguments.rows, arguments.rounds, folder, fleet, "staffing")
+            if arguments.lines:
+                lines = folder / "staffing.jsonl"
+                write_lines(lines, source)
+                results += compare(lines, arguments.rows, arguments.rounds, folder, fleet, "lines")
             if arguments.large:
                 large = folder / "large.csv"
                 rows = write_large(large, source)
                 results += compare(large, rows, 1, folder, fleet, "large")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if arguments.json:
-        host = {"cpus": os.cpu_count()}
-        arguments.json.write_text(json.dumps({"bench": "ingest", "host": host, "rows": results}))
+    tell(results, arguments.json)
     return 0
+
+
+def tell(rows: list[dict[str, Any]], path: Path | None) -> None:
+    """Writes the figures for the report, if they are asked for."""
+    if path is not None:
+        host = {"cpus": os.cpu_count()}
+        path.write_text(json.dumps({"bench": "ingest", "host": host, "rows": rows}))
 
 
 if __name__ == "__main__":

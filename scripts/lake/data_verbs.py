@@ -53,6 +53,10 @@ async def ingest(
         Literal["freeze", "evolve", "discard_row", "discard_value"],
         typer.Option(help="What becomes of columns and values that do not go with the dataset."),
     ] = "freeze",
+    form: Annotated[
+        Literal["auto", "csv", "jsonl", "parquet"],
+        typer.Option("--format", "-f", help="What the file is, where it does not show."),
+    ] = "auto",
     delimiter: Annotated[str, typer.Option(help="Between fields; found out otherwise.")] = "",
     header: Annotated[
         Literal["auto", "true", "false"], typer.Option(help="Whether the first line names columns.")
@@ -64,7 +68,13 @@ async def ingest(
     Sent twice, it is taken once.
     """
     name = dataset or name_dataset(file)
-    options = {"key": key, "delimiter": delimiter, "encoding": encoding, "header": header}
+    options = {
+        "key": key,
+        "delimiter": delimiter,
+        "encoding": encoding,
+        "header": header,
+        "format": form,
+    }
     given = {key: value for key, value in options.items() if value and value != "auto"}
     source, size = _open_source(file)
     with source, show_bytes(target) as progress:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from scripts.lift.checks import Check, at_least, at_most
+from scripts.lift.checks import FAR_SHARE, Check, at_least, at_most
 from scripts.lift.edge import Edge
 from scripts.lift.judge import ErringJudge, Judge, judge_honestly
 from scripts.lift.judged import JudgedSet, Query
@@ -177,4 +177,8 @@ def check_merging(found: Mapping[str, Means], gap: float) -> list[Check]:
         for group in ("other needs", "paraphrases"):
             value = means[f"{group}: learned of flips {rate}"] - means[f"{group}: cold"]
             checks.append(at_least(f"merged, flips {rate}, {group}: no loss", value, -SLACK))
+    if far := found.get("far-off"):
+        share = far["changed"] / far["asked"]
+        note = f"{far['changed']:.0f} of {far['asked']:.0f}"
+        checks.append(at_most("merged, far-off: top tens that changed", share, FAR_SHARE, note))
     return checks

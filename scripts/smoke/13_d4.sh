@@ -1,4 +1,5 @@
-# d4: a CSV with faults becomes a table; what does not fit is kept as rejects.
+# d4: a CSV with faults becomes a table; what does not fit is kept as rejects. JSON lines and
+# Parquet join it.
 source "$(dirname "$0")/lib.sh"
 NAME=smoke_d4_$RUN
 
@@ -31,7 +32,34 @@ call POST "/v1/ingest?dataset=$NAME" -H 'Content-Type: text/csv' --data-binary @
 expect 409 "a type that does not fit"
 same '"worker_id" in json.dumps(it["error"]["details"])' true
 
+cat >"$WORK/in.jsonl" <<'JSON'
+{"worker_id": 5, "name": "Nils Vik", "zip": "0010", "rate": 30.10, "start": "2026-04-01"}
+{"worker_id": 6, "name": "Eva Dahl", "skills": ["MIG", "TIG"]}
+{"worker_id": 7, "name":
+JSON
+call POST "/v1/ingest?dataset=$NAME&contract=evolve" -H 'Content-Type: application/x-ndjson' --data-binary @"$WORK/in.jsonl"
+expect 200 "JSON lines"
+same '[it["rows_in"], it["rows_out"], it["rejects"]["count"]]' '[3, 2, 1]'
+same '{c["name"]: c["type"] for c in it["schema"]}["skills"]' 'VARCHAR[]'
+
+"$ROOT/.venv/bin/python" - "$WORK/in.parquet" <<'PY'
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+columns = {"worker_id": pa.array([8, 9], pa.uint64()), "name": ["Mia Ness", "Per Lund"]}
+pq.write_table(pa.table(columns), sys.argv[1])
+PY
+call POST "/v1/ingest?dataset=$NAME&contract=evolve" -H 'Content-Type: application/octet-stream' --data-binary @"$WORK/in.parquet"
+expect 200 "Parquet"
+same '[it["rows_in"], it["rows_out"], it["rejects"]["count"]]' '[2, 2, 0]'
+
+call POST "/v1/sql" -H 'Content-Type: application/json' -d "{\"sql\": \"select count(*), count(skills), sum(rate)::VARCHAR from $NAME\"}"
+expect 200 "all of it in one table"
+same 'it["rows"]' '[[7, 1, "122.85"]]'
+
 call POST "/v1/ingest?dataset=$NAME" -H 'Content-Type: text/csv' --data-binary ''
 expect 422 "an empty file"
 
-pass "typed without loss, reject kept, retry harmless, conflict named"
+pass "typed without loss, rejects kept, retry harmless, conflict named, JSON lines and Parquet joined"

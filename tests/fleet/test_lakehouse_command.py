@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -13,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -112,6 +115,24 @@ def test_ingest_says_what_came_of_the_file(filled: Shell, workers: Path, tmp_pat
     replaced = filled.json("ingest", "-", "-d", "piped", "--mode", "replace", text="n\n7\n")
     assert replaced["rows_out"] == 1
     assert filled.json("sql", "select n from piped")["rows"] == [[7]]
+
+
+def test_ingest_takes_json_lines_and_parquet_packed_or_not(filled: Shell, tmp_path: Path) -> None:
+    lines = tmp_path / "grown.jsonl"
+    lines.write_text('{"id": 1, "tags": ["a"]}\n{"id": 2, "tags": []}\nbad\n')
+    taken = filled.json("ingest", str(lines))
+    assert (taken["dataset"], taken["rows_in"], taken["rows_out"]) == ("grown", 3, 2)
+    packed = tmp_path / "grown.more.ndjson.gz"
+    packed.write_bytes(gzip.compress(b'{"id": 3, "note": "x"}\n'))
+    assert filled.json("ingest", str(packed), "--contract", "evolve")["rows_out"] == 1
+    table = tmp_path / "grown.parquet"
+    pq.write_table(pa.table({"id": [4], "note": ["y"]}), table)
+    assert filled.json("ingest", str(table), "--contract", "evolve")["rows_out"] == 1
+    damaged = tmp_path / "odd.ndjson.zst"
+    damaged.write_bytes(pa.compress(b"x\n" * 9 + b'{"id": 1}\n', codec="zstd", asbytes=True))
+    assert filled.json("ingest", str(damaged), "-f", "jsonl")["rejects"]["count"] == 9
+    found = filled.json("sql", "select id, note from grown order by id")["rows"]
+    assert found == [[1, None], [2, None], [3, "x"], [4, "y"]]
 
 
 def test_ingest_refuses_with_what_does_not_fit(filled: Shell, tmp_path: Path) -> None:

@@ -236,3 +236,21 @@ def test_names_that_are_data_are_refused(tmp_path: Path) -> None:
 def test_a_csv_whose_cells_are_json_stays_csv(tmp_path: Path) -> None:
     found = convert_bytes(tmp_path, b'id,doc\n1,"{""a"":1}"\n')
     assert found.rows == [("1", '{"a":1}')]
+
+
+def test_escapes_among_lines_written_alike(tmp_path: Path) -> None:
+    texts = ["plain", 'q"q', "back\\slash", "line\nend", "é€😀", "nul\0", "", "null", "/"]
+    written = [
+        json.dumps({"n": number, "s": texts[number % len(texts)]}, ensure_ascii=number % 2 == 0)
+        for number in range(30_000)
+    ]
+    written[20_000] = r'{"n": 20000, "s": "half \ud83d"}'
+    written[20_001] = r'{"n": 20001, "s": "\/"}'
+    found = convert_bytes(tmp_path, lines_of(*written))
+    assert [one[0] for one in found.rejects] == [20_001]
+    assert len(found.rows) == 29_999
+    for number, text in found.rows:
+        place = int(number or "")
+        expected = "/" if place == 20_001 else texts[place % len(texts)]
+        assert text == expected
+    assert "NUL characters were kept as part of the text." in found.outcome.warnings

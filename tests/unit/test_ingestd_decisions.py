@@ -400,6 +400,17 @@ def test_utf16_without_a_mark_shows_in_its_nuls() -> None:
     assert detect_wide(b"\0" * 100) is None
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["имя,город\nИван,Тверь\n", "名前,都市\n太郎,東京\n"])
+def test_utf16_without_a_mark_need_not_be_latin(text: str, encoding: str) -> None:
+    assert detect_wide((text * 100).encode(encoding)[:4096]) == encoding
+    assert detect_wide((text * 100).encode()[:4096]) is None
+
+
+def test_a_nul_in_plain_text_is_no_sign_of_utf16() -> None:
+    assert detect_wide(b"a,b\n1,\0\n2,3\n" * 100) is None
+
+
 @pytest.mark.parametrize(
     ("text", "is_utf8"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass
 
 from shared.errors import Invalid, UnsupportedMediaType
@@ -30,6 +31,8 @@ _OTHER_FORMATS = (
     (b"\x89PNG", "PNG", "Send the table as CSV."),
     (b"SQLite format 3\x00", "SQLite", "Export the table as CSV."),
 )
+# What no text has in bytes of one character each.
+_CONTROLS = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f]")
 # Encodings whose codecs are no encodings of text, or read state from elsewhere.
 _REFUSED = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined"})
 
@@ -87,16 +90,41 @@ def detect_mark(head: bytes) -> tuple[str, int] | None:
 
 
 def detect_wide(head: bytes) -> str | None:
-    """UTF-16 without a mark, which shows as NULs in every other byte of Latin text."""
+    """UTF-16 without a mark: it shows as NULs in every other byte.
+
+    In Latin text most characters have one; in any other the line ends, delimiters and digits.
+    """
     if len(head) < 8:
         return None
     half = len(head) // 2
     even, odd = head[0 : 2 * half : 2].count(0), head[1 : 2 * half : 2].count(0)
-    if odd > 0.7 * half and even < 0.05 * half:
-        return "utf-16-le"
-    if even > 0.7 * half and odd < 0.05 * half:
-        return "utf-16-be"
+    for most, least, name in ((odd, even, "utf-16-le"), (even, odd, "utf-16-be")):
+        if most > 0.7 * half and least < 0.05 * half:
+            return name
+        if most > 0.02 * half and not least and _is_wide_text(head[: 2 * half], name):
+            return name
     return None
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _is_wide_text(data: bytes, encoding: str) -> bool:
+    """Whether bytes are lines of text in a wide encoding, and in no other."""
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(data)
+    except UnicodeDecodeError:
+        return False
+    if not _CONTROLS.search(data) and _decodes(data[:-3]):
+        # Plain text with a NUL here and there.
+        return False
+    printable = all(one >= " " or one in "\t\r\n" for one in text)
+    return printable and "\n" in text and not any("\ue000" <= one <= "\uf8ff" for one in text)
 
 
 @dataclass(slots=True)

@@ -17,12 +17,13 @@ from shared.errors import UnsupportedMediaType
 
 # Lines at the beginning that are looked at to tell JSON lines from CSV.
 _LOOKED_AT = 5
-_STRING = r'"[^"\\\x00-\x1f]*+"'
+_STRING = r'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
+_PLAIN_STRING = r'"[^"\\\x00-\x1f]*+"'
 _NUMBER = r"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?+(?:[eE][+-]?[0-9]++)?+"
-# A value that is no object or array, and a string only if nothing in it is escaped.
+# A value that is no object or array.
 _TOKEN = rf"{_STRING}|{_NUMBER}|true|false|null"
 _TOKENS = re.compile(_TOKEN)
-_NAME = re.compile(rf"[ \t]*({_STRING})[ \t]*:[ \t]*")
+_NAME = re.compile(rf"[ \t]*({_PLAIN_STRING})[ \t]*:[ \t]*")
 _AFTER = re.compile(r"[ \t]*([,}])")
 
 
@@ -129,6 +130,7 @@ class LinePattern:
     def __init__(self, names: tuple[str, ...], pattern: str) -> None:
         self.names = names
         self._pattern = re.compile(rf"^{pattern}[ \t]*\r?\n".encode(), re.MULTILINE)
+        self._line = re.compile(rf"{pattern}[ \t]*\r?".encode())
 
     def split(self, lines: bytes) -> list[tuple[bytes, ...]] | None:
         """The values' texts as they stand in the JSON, a tuple a line; None if one differs.
@@ -139,6 +141,21 @@ class LinePattern:
         if len(found) != lines.count(b"\n"):
             return None
         return [(one,) for one in found] if len(self.names) == 1 else found
+
+    def split_line(self, line: bytes) -> tuple[bytes, ...] | None:
+        """The values' texts on one line; None if it differs."""
+        found = self._line.fullmatch(line)
+        return None if found is None else found.groups()
+
+
+def decode_string(token: bytes) -> str | None:
+    """The text of a string as it stands in the JSON; None if it is half a surrogate pair."""
+    text: str = json.loads(token)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return None
+    return text
 
 
 def learn_pattern(line: str) -> LinePattern | None:

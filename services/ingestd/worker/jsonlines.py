@@ -24,6 +24,7 @@ from services.ingestd.core.jsonlines import (
     BadLine,
     Kind,
     LinePattern,
+    decode_string,
     find_twice,
     learn_pattern,
     parse_line,
@@ -188,25 +189,30 @@ class _Reader:
         if self._pattern is not None and self._newline == b"\n" and len(block) <= self._limit:
             # What is not UTF-8, or ends without a line end, is looked at line by line.
             found = self._pattern.split(block) if block[-1] == 10 and is_text(block) else None
-            if found is not None:
-                self._take_alike(self._pattern.names, found)
+            if found is not None and self._take_alike(self._pattern.names, found, b"\\" in block):
                 return
         self._take_lines(block)
 
-    def _take_alike(self, names: tuple[str, ...], rows: list[tuple[bytes, ...]]) -> None:
-        """Takes rows of the same names, their values as they stand in the JSON."""
+    def _take_alike(
+        self, names: tuple[str, ...], rows: list[tuple[bytes, ...]], escapes: bool
+    ) -> bool:
+        """Takes rows of the same names, their values as they stand in the JSON.
+
+        Gives whether it could; not where some text is none.
+        """
+        columns: dict[int, pa.Array] = {}
+        for index, tokens in zip(self._find_columns(names), zip(*rows, strict=True), strict=True):
+            texts = self._take_tokens(self.facts[index], pa.array(tokens, pa.binary()), escapes)
+            if texts is None:
+                return False
+            columns[index] = texts
         lines = pa.array(range(self._line + 1, self._line + 1 + len(rows)), pa.int64())
         self._line += len(rows)
-        columns = {
-            index: self._take_tokens(self.facts[index], pa.array(tokens, pa.binary()))
-            for index, tokens in zip(
-                self._find_columns(names), zip(*rows, strict=True), strict=True
-            )
-        }
         self._stager.add(lines, columns)
+        return True
 
-    def _take_tokens(self, facts: ColumnFacts, tokens: pa.Array) -> pa.Array:
-        """The texts of plain values."""
+    def _take_tokens(self, facts: ColumnFacts, tokens: pa.Array, escapes: bool) -> pa.Array | None:
+        """The texts of plain values; None if one has half a surrogate pair."""
         first: list[bytes] = pc.unique(pc.binary_slice(tokens, 0, 1)).to_pylist()
         kinds = Kind.NONE
         for character in first:
@@ -219,6 +225,15 @@ class _Reader:
             else:
                 values = pc.if_else(pc.starts_with(tokens, b'"'), inner, tokens)
             facts.empties = facts.empties or pc.any(pc.equal(tokens, b'""')).as_py()
+            if escapes:
+                escaped = pc.match_substring(tokens, b"\\")
+                found = [decode_string(one) for one in pc.filter(tokens, escaped).to_pylist()]
+                if None in found:
+                    return None
+                if found:
+                    self.nuls = self.nuls or any("\0" in (text or "") for text in found)
+                    plain = pa.array(found, pa.string()).view(pa.binary())
+                    values = pc.replace_with_mask(values, escaped, plain)
         if b"n" in first:
             values = pc.if_else(pc.equal(tokens, b"null"), pa.scalar(None, pa.binary()), values)
         values = values.view(pa.string())
@@ -234,7 +249,7 @@ class _Reader:
             lines.pop()
         numbers = array("q")
         values: dict[int, list[str | None]] = {}
-        last = ""
+        last = b""
         for raw in lines:
             self._line += 1
             if len(raw) > self._limit:
@@ -243,14 +258,17 @@ class _Reader:
                 self.blanks += 1
                 continue
             try:
-                last = self._take_line(raw, values, len(numbers))
+                if self._take_line(raw, values, len(numbers)):
+                    last = raw
             except BadLine as error:
                 self._reject(error.reason, str(error))
                 continue
             numbers.append(self._line)
         if not numbers:
             return
-        self._pattern = learn_pattern(last) or self._pattern
+        if last:
+            # What the lines are like now: the last that was not like the ones before.
+            self._pattern = learn_pattern(last.decode()) or self._pattern
         columns: dict[int, pa.Array] = {}
         for index, texts in values.items():
             texts += [None] * (len(numbers) - len(texts))
@@ -260,15 +278,21 @@ class _Reader:
             columns[index] = pa.array(texts, pa.string())
         self._stager.add(pa.array(numbers, pa.int64()), columns)
 
-    def _take_line(self, raw: bytes, values: dict[int, list[str | None]], row: int) -> str:
-        try:
-            line = raw.decode()
-        except UnicodeDecodeError:
+    def _take_line(self, raw: bytes, values: dict[int, list[str | None]], row: int) -> bool:
+        """Takes a line; gives whether it was unlike the pattern."""
+        if not is_text(raw):
             self.is_utf8 = False
-            raise BadLine("encoding", "is not valid UTF-8") from None
-        members = parse_line(line)
-        names = tuple([name for name, _ in members])
-        taken = [self._take_value(value) for _, value in members]
+            raise BadLine("encoding", "is not valid UTF-8")
+        tokens = None
+        if self._pattern is not None and b"\\" not in raw:
+            tokens = self._pattern.split_line(raw)
+        if self._pattern is not None and tokens is not None:
+            names = self._pattern.names
+            taken = [_take_token(token) for token in tokens]
+        else:
+            members = parse_line(raw.decode())
+            names = tuple([name for name, _ in members])
+            taken = [self._take_value(value) for _, value in members]
         for index, (kind, text, value) in zip(self._find_columns(names), taken, strict=True):
             facts = self.facts[index]
             facts.kinds |= kind
@@ -282,7 +306,7 @@ class _Reader:
             if len(texts) < row:
                 texts += [None] * (row - len(texts))
             texts.append(text)
-        return line
+        return tokens is None
 
     def _take_value(self, value: Any) -> tuple[Kind, str | None, Any]:
         try:
@@ -320,3 +344,13 @@ class _Reader:
         self.rejects += 1
         entry = [self._line, 1, None, reason, message]
         self._rejects.write(json.dumps(entry).encode() + b"\n")
+
+
+def _take_token(token: bytes) -> tuple[Kind, str | None, None]:
+    """The kind and text of a value as it stands in the JSON, without escapes."""
+    first = token[0]
+    if first == 34:
+        return Kind.STRING, token[1:-1].decode(), None
+    if first == 110:
+        return Kind.NONE, None, None
+    return Kind.BOOLEAN if first in b"tf" else Kind.NUMBER, token.decode(), None

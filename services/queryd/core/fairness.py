@@ -36,7 +36,7 @@ class _Account(Generic[T]):
     tag: float
     mean_s: float = 0.0
     running: int = 0
-    waiting: deque[tuple[int, T]] = field(default_factory=deque)
+    waiting: deque[tuple[int, T]] = field(default_factory=deque[tuple[int, T]])
 
 
 def name_caller(named: str | None, forwarded: str | None, peer: str | None) -> str:

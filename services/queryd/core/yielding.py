@@ -1,11 +1,11 @@
 """How long queries make way for short ones.
 
 A query's cost is not known when it starts, so all start alike, and one that has run for a while
-goes behind those that come after it (a feedback queue of two levels, as in Corbató's scheduler
-of 1962): it gets the processors that nobody else wants, and while a newcomer runs it is stopped
-altogether, because one that only waits for a processor still fills caches, memory's wires and
-the disk's queue. Where newcomers never end it gets a turn all the same. Alone it is as fast as
-any.
+goes behind those that come after it (a feedback queue, as in Corbató's scheduler of 1962): it
+gets the processors that nobody else wants. What goes on and on, or comes from a caller of whom
+that is known, is a runaway: it is stopped altogether while a newcomer runs, because even one
+that only waits for a processor fills caches, memory's wires and the disk's queue. Where
+newcomers never end both still get turns; alone they are as fast as any.
 """
 
 from __future__ import annotations
@@ -16,17 +16,14 @@ from typing import Generic, TypeVar
 
 W = TypeVar("W")
 
-# A query that has run this long is a long one. Seconds.
-PATIENCE_S = 0.05
-# The same for going behind where that cannot be undone, so that its worker has to be replaced
-# afterwards: that takes a third of a second and is only worth it later. Seconds.
-LONG_PATIENCE_S = 2.0
+# A query that has run this long is a long one, and then a runaway. Seconds.
+PATIENCE_S, RUNAWAY_S = 0.05, 2.0
+# A caller whose queries take this long on average sends runaways. Seconds.
+SUSPECT_S = 0.3
 # How long after its start a query counts as a neighbour. Seconds.
 NEIGHBOUR_S = 1.0
-# A long query that was stopped for so long in all runs for so long, whoever else does. Seconds.
-PAUSE_S, TURN_S = 2.0, 0.05
-# How often to look again: while one is stopped, while there are long ones, and otherwise.
-_STOPPED_REVIEW_S, _LONG_REVIEW_S = 0.05, 0.25
+# Who makes way for so long runs level with all others for so long. Seconds.
+WAY_S, TURN_S = 2.0, 0.05
 
 
 class Move(Enum):
@@ -41,18 +38,19 @@ class Move(Enum):
 @dataclass(slots=True)
 class _Standing:
     since: float
+    runaway_at: float
+    yields_since: float | None = None
     behind: bool = False
-    yields: bool = False
-    stopped_at: float | None = None
-    paused_s: float = 0.0
-    turn_until: float = 0.0
+    stopped: bool = False
 
 
 class Manners(Generic[W]):
     """Who of the busy workers makes way; `W` stands for one.
 
     Args:
-        restores: whether a worker that was put behind can be put level again.
+        restores: whether a worker that was put behind can be put level again. Where it cannot,
+            it has to be replaced afterwards, which takes a third of a second and is only worth
+            it for runaways.
     """
 
     def __init__(self, *, restores: bool) -> None:
@@ -60,15 +58,20 @@ class Manners(Generic[W]):
         self._running: dict[W, _Standing] = {}
         self._begun: dict[W, float] = {}
 
-    def start(self, worker: W, now: float) -> None:
-        """Notes that a query begins."""
-        self._running[worker] = _Standing(now)
+    def start(self, worker: W, now: float, usual_s: float = 0.0) -> None:
+        """Notes that a query begins.
+
+        Args:
+            usual_s: what its caller's queries take.
+        """
+        wait = PATIENCE_S if usual_s >= SUSPECT_S else RUNAWAY_S
+        self._running[worker] = _Standing(now, now + wait)
         self._begun[worker] = now
 
     def finish(self, worker: W) -> list[Move]:
         """Notes that a query has ended; gives what makes its worker as it was."""
         standing = self._running.pop(worker)
-        moves = [Move.GO] if standing.stopped_at is not None else []
+        moves = [Move.GO] if standing.stopped else []
         return [*moves, Move.LEVEL] if standing.behind else moves
 
     def forget(self, worker: W) -> None:
@@ -77,7 +80,7 @@ class Manners(Generic[W]):
 
     def count_long(self) -> int:
         """How many made way when this was last weighed."""
-        return sum(standing.yields for standing in self._running.values())
+        return sum(s.yields_since is not None for s in self._running.values())
 
     def weigh(self, now: float, *, waiting: bool) -> list[tuple[W, Move]]:
         """What is to change at this moment.
@@ -93,41 +96,30 @@ class Manners(Generic[W]):
                 for other, begun in self._begun.items()
                 if other is not worker
             )
-            standing.yields = beside and now - standing.since >= PATIENCE_S
-            if standing.yields and not standing.behind:
-                standing.behind = self._restores or now - standing.since >= LONG_PATIENCE_S
-                if standing.behind:
-                    moves.append((worker, Move.BEHIND))
-            elif not standing.yields and standing.behind and self._restores:
-                standing.behind = False
-                moves.append((worker, Move.LEVEL))
-            move = _weigh_pause(standing, now, newcomers=newcomers)
-            if move is not None:
-                moves.append((worker, move))
+            steps = self._weigh_one(standing, now, beside=beside, newcomers=newcomers)
+            moves += [(worker, step) for step in steps]
         return moves
 
     def next_s(self) -> float | None:
         """Seconds until this should be weighed again; None while nothing runs."""
-        if not self._running:
-            return None
-        if any(s.stopped_at is not None or s.turn_until for s in self._running.values()):
-            return _STOPPED_REVIEW_S
-        return _LONG_REVIEW_S if self.count_long() else PATIENCE_S
+        return TURN_S if self._running else None
 
-
-def _weigh_pause(standing: _Standing, now: float, *, newcomers: bool) -> Move | None:
-    if standing.turn_until and now >= standing.turn_until:
-        standing.turn_until = 0.0
-    wanted = standing.yields and newcomers and not standing.turn_until
-    if standing.stopped_at is None:
-        if not wanted:
-            return None
-        standing.stopped_at = now
-        return Move.STOP
-    paused = standing.paused_s + now - standing.stopped_at
-    if wanted and paused < PAUSE_S:
-        return None
-    if wanted:
-        standing.turn_until, paused = now + TURN_S, 0.0
-    standing.stopped_at, standing.paused_s = None, paused
-    return Move.GO
+    def _weigh_one(
+        self, standing: _Standing, now: float, *, beside: bool, newcomers: bool
+    ) -> list[Move]:
+        if not beside or now - standing.since < PATIENCE_S:
+            standing.yields_since = None
+        elif standing.yields_since is None:
+            standing.yields_since = now
+        since = standing.yields_since
+        away = since is not None and (now - since) % (WAY_S + TURN_S) < WAY_S
+        runaway = now >= standing.runaway_at
+        behind = away if self._restores else standing.behind or (away and runaway)
+        stopped = away and runaway and newcomers
+        moves: list[Move] = []
+        if stopped != standing.stopped:
+            moves.append(Move.STOP if stopped else Move.GO)
+        if behind != standing.behind:
+            moves.append(Move.BEHIND if behind else Move.LEVEL)
+        standing.behind, standing.stopped = behind, stopped
+        return moves

@@ -274,7 +274,7 @@ class WorkerPool:
     def _begin(self, worker: WorkerProcess, turn: Turn) -> None:
         now = asyncio.get_running_loop().time()
         self._turns[worker] = turn, now
-        self._manners.start(worker, now)
+        self._manners.start(worker, now, turn.charged_s)
         self._weigh()
 
     def _end(self, worker: WorkerProcess) -> None:
