@@ -128,7 +128,7 @@ def test_ingest_takes_json_lines_and_parquet_packed_or_not(filled: Shell, tmp_pa
     table = tmp_path / "grown.parquet"
     pq.write_table(pa.table({"id": [4], "note": ["y"]}), table)
     assert filled.json("ingest", str(table), "--contract", "evolve")["rows_out"] == 1
-    damaged = tmp_path / "odd.ndjson.zst"
+    damaged = tmp_path / "hurt.ndjson.zst"
     damaged.write_bytes(pa.compress(b"x\n" * 9 + b'{"id": 1}\n', codec="zstd", asbytes=True))
     assert filled.json("ingest", str(damaged), "-f", "jsonl")["rejects"]["count"] == 9
     found = filled.json("sql", "select id, note from grown order by id")["rows"]

@@ -401,7 +401,7 @@ def test_utf16_without_a_mark_shows_in_its_nuls() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("text", ["имя,город\nИван,Тверь\n", "名前,都市\n太郎,東京\n"])
+@pytest.mark.parametrize("text", ["жук,дым\nщит,юг\n", "名前,都市\n太郎,東京\n"])
 def test_utf16_without_a_mark_need_not_be_latin(text: str, encoding: str) -> None:
     assert detect_wide((text * 100).encode(encoding)[:4096]) == encoding
     assert detect_wide((text * 100).encode()[:4096]) is None

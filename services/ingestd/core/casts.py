@@ -114,6 +114,4 @@ def _stored_node(node: Node) -> Node | None:
     if decimal:
         return Node(f"DECIMAL({decimal[1]},{decimal[2]})")
     name = _STORED.get(node.name, node.name)
-    if name.startswith("ENUM("):
-        name = "VARCHAR"
     return Node(name) if name in _KEPT or name.startswith("DECIMAL(") else None
