@@ -10,7 +10,6 @@ import asyncio
 import shutil
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -23,11 +22,12 @@ from services.catalogd.store.figures import Figures
 from services.catalogd.store.lanes import Lanes
 from services.catalogd.store.orphans import Orphans
 from services.catalogd.store.pointers import Pointer, Pointers, require_dataset
+from services.catalogd.store.questions import Questions
 from services.catalogd.store.upkeep import Upkeep
 from shared import context
 from shared.clients.storaged import StoragedClient
 from shared.config import Config
-from shared.errors import LakehouseError, NotFound, Unprocessable
+from shared.errors import LakehouseError, NotFound
 from shared.lockfile import DirectoryLock
 from shared.pool import BlockingPool
 from shared.wire import catalogd as wire
@@ -39,12 +39,8 @@ if TYPE_CHECKING:
     from services.catalogd.store.parquet import ParquetFile
     from services.catalogd.store.rooms import Rooms
 
-# Questions to storaged at once for one register.
-ASKING = 16
 # Footers read in one turn of a thread.
 READ_AT_ONCE = 64
-# Objects named in one refusal.
-_NAMED = 20
 
 T = TypeVar("T")
 
@@ -64,6 +60,7 @@ class Catalogue:
         self._keep = section.keep_snapshots
         self._patience_s = section.commit_patience_s
         self._objects = objects
+        self._questions = Questions(objects)
         self._figures = figures
         # In a bucket the metadata lies beside the data, for engines anywhere.
         self._address = config.storage.address
@@ -141,8 +138,8 @@ class Catalogue:
         if same is not None:
             self._figures.observe(same.status, 0.0)
             return same
-        infos = await self._ask_storaged(request.objects)
-        removes = await self._locate(request.name, request.removes)
+        infos = await self._questions.describe(request.objects)
+        removes = await self._questions.locate(request.name, request.removes)
         order = Order(
             name=request.name,
             mode=request.mode,
@@ -298,55 +295,6 @@ class Catalogue:
                     lambda uri: find_key(uri, self._address, self._folder),
                 )
             return self._rooms
-
-    async def _locate(self, dataset: str, names: list[str]) -> set[str]:
-        """Addresses of the files that a rewrite takes out, named by address or by key."""
-        addresses = {name for name in names if "://" in name}
-        keys = sorted(set(names) - addresses)
-        found, missing = await self._describe_objects(keys)
-        if missing:
-            from services.catalogd.store.changes import missing_files
-
-            raise missing_files(dataset, missing)
-        return addresses | {info.uri for info in found.values()}
-
-    async def _ask_storaged(self, keys: list[str]) -> list[ObjectInfo]:
-        twice = [key for key, count in Counter(keys).items() if count > 1]
-        if twice:
-            raise Unprocessable(
-                f"Object {twice[0]!r} is named more than once. Name each object once.",
-                details={"objects": twice[:_NAMED]},
-            )
-        found, missing = await self._describe_objects(keys)
-        if missing:
-            missing.sort()
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise Unprocessable(
-                f"storaged has no object {missing[0]!r}{more}. Store it, then register it.",
-                details={"missing": missing[:_NAMED], "missing_count": len(missing)},
-            )
-        return [found[key] for key in keys]
-
-    async def _describe_objects(self, keys: list[str]) -> tuple[dict[str, ObjectInfo], list[str]]:
-        """What storaged has of these keys, and those it has not."""
-        found: dict[str, ObjectInfo] = {}
-        missing: list[str] = []
-        waiting = iter(keys)
-
-        async def ask() -> None:
-            for key in waiting:
-                try:
-                    found[key] = await self._objects.head_object(key)
-                except NotFound:
-                    missing.append(key)
-
-        try:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(ASKING, len(keys))):
-                    group.create_task(ask())
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        return found, missing
 
     async def _count(self) -> None:
         self._figures.datasets.set(await self._reads.run(self._pointers.count_datasets))

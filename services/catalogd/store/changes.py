@@ -45,7 +45,7 @@ from services.catalogd.core.schema import Mode, assign_ids
 from services.catalogd.core.snapshots import choose_expired
 from services.catalogd.core.types import Columns
 from services.catalogd.store.iceberg import from_schema, read_ids, render_name_mapping, to_schema
-from shared.errors import Conflict
+from services.catalogd.store.questions import missing_files
 
 # Properties of every table made here. Small manifests are merged, so that their number stays
 # small; only so far that a merge rewrites a bounded number of entries; and superseded
@@ -331,17 +331,6 @@ def mark_entry(
         sequence_number=entry.sequence_number,
         file_sequence_number=entry.file_sequence_number,
         data_file=entry.data_file,
-    )
-
-
-def missing_files(dataset: str, missing: Collection[str]) -> Conflict:
-    """What a rewrite hears whose files are not there (any more)."""
-    shown = sorted(missing)
-    more = f" and {len(shown) - 1} more" if len(shown) > 1 else ""
-    return Conflict(
-        f"Dataset {dataset} does not hold {shown[0]!r}{more} now: another write took it out. "
-        "Nothing was changed; ask for its files, and plan the write anew.",
-        details={"dataset": dataset, "missing": shown[:20], "missing_count": len(shown)},
     )
 
 

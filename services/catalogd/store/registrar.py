@@ -31,13 +31,14 @@ from services.catalogd.core.schema import (
 )
 from services.catalogd.core.types import Columns
 from services.catalogd.store.catalog import DatasetCatalog, discard_written
-from services.catalogd.store.changes import INGEST_ID, TABLE_PROPERTIES, Changes, missing_files
+from services.catalogd.store.changes import INGEST_ID, TABLE_PROPERTIES, Changes
 from services.catalogd.store.commits import Commits
 from services.catalogd.store.figures import Figures
 from services.catalogd.store.iceberg import from_schema, read_ids, to_schema
 from services.catalogd.store.ingestlog import Ingest
 from services.catalogd.store.parquet import ParquetFile, make_data_file, read_parquet
 from services.catalogd.store.pointers import Pointer, Pointers
+from services.catalogd.store.questions import missing_files
 from services.catalogd.store.views import describe_table, show_unchanged
 from shared.errors import Conflict, Unprocessable
 from shared.wire.catalogd import RegisterResponse

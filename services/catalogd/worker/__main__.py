@@ -6,6 +6,7 @@ the merge too: whoever started it is gone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -20,11 +21,17 @@ def main() -> None:
     """Does the job and tells how it went."""
     answer = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # whatever else is printed
-    job = MergeJob.from_json(json.loads(sys.stdin.buffer.readline()))
+    line = sys.stdin.buffer.readline()
+    if not line.endswith(b"\n"):
+        return  # whoever started it is gone already
+    job = MergeJob.from_json(json.loads(line))
     threading.Thread(target=end_with_input, daemon=True).start()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     outcome = run(job)
-    answer.write(json.dumps(outcome).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError):
+        answer.write(json.dumps(outcome).encode() + b"\n")
+    # Not by the interpreter's own end, which would wait for the thread that reads.
+    os._exit(0)
 
 
 def run(job: MergeJob) -> dict[str, Any]:
