@@ -199,7 +199,7 @@ def post_file(url: str, dataset: str, source: Path) -> tuple[float, dict[str, An
             "POST",
             f"/ingest?dataset={dataset}",
             body=body,
-            headers={"content-type": "application/octet-stream"},
+            headers={"content-type": "application/octet-stream", "prefer": "wait=3600"},
         )
         response = connection.getresponse()
         answer = json.loads(response.read())
@@ -315,7 +315,13 @@ def send_made(size: int, form: str) -> dict[str, float]:
         connection = http.client.HTTPConnection(host, int(port), timeout=3600)
         begun = time.perf_counter()
         try:
-            connection.request("POST", "/ingest?dataset=made", body=counted(), encode_chunked=True)
+            connection.request(
+                "POST",
+                "/ingest?dataset=made",
+                body=counted(),
+                headers={"prefer": "wait=86400"},
+                encode_chunked=True,
+            )
             response = connection.getresponse()
             answer = json.loads(response.read())
             seconds = time.perf_counter() - begun

@@ -61,7 +61,8 @@ def make_headers() -> dict[str, str]:
 
 def ingest(pieces: Iterator[bytes], dataset: str, mode: str) -> int:
     """Streams the CSV to the gateway as it is made, and prints what came of it."""
-    headers = {"content-type": "text/csv"} | make_headers()
+    # A large file is a job, which is waited for like the rest.
+    headers = {"content-type": "text/csv", "prefer": "wait=600"} | make_headers()
     begun = time.monotonic()
     try:
         answer = httpx.post(
@@ -69,13 +70,16 @@ def ingest(pieces: Iterator[bytes], dataset: str, mode: str) -> int:
             params={"dataset": dataset, "mode": mode},
             content=show_progress(pieces),
             headers=headers,
-            timeout=600,
+            timeout=630,
             trust_env=False,
         )
     except httpx.ConnectError:
         print(f"No gateway at {GATEWAY}. Start the fleet with: scripts/fleet.py up")
         return 1
     body = answer.json()
+    if answer.status_code == 202:
+        print(f"The ingest goes on as job {body['job_id']}: GET /v1/ingest/jobs/{body['job_id']}")
+        return 1
     if answer.status_code != 200:
         print(f"The ingest was refused: {body['error']['message']}")
         return 1

@@ -83,7 +83,7 @@ class IngestdSection(DaemonSection):
     job_from_mb: int = Field(default=256, ge=0)
     job_workers: int = Field(default=1, ge=1, le=64)
     job_queue: int = Field(default=64, ge=1)
-    job_timeout_s: float = Field(default=86_400.0, gt=0)
+    job_timeout_s: float = Field(default=43_200.0, gt=0)
     job_patience_s: float = Field(default=600.0, ge=0)
     keep_jobs: int = Field(default=500, ge=1)
 

@@ -18,6 +18,7 @@ _STAGES = {
     "survey": "matching",
     "match": "matching",
     "rewrite": "rewriting",
+    "count": "rewriting",
 }
 # Changes of stage that are kept for those who come back; an ingest has a dozen.
 _KEPT = 64
