@@ -265,7 +265,7 @@ class Expired(Response):
 class CollectRequest(Request):
     """How long a file must have been nobody's, seconds; as configured when null."""
 
-    grace_s: float | None = Field(default=None, ge=0)
+    grace_s: float | None = Field(default=None, ge=0, le=1e9)
 
 
 class Collected(Response):

@@ -132,15 +132,20 @@ async def test_a_file_that_is_damaged_is_left_and_told(tmp_path: Path) -> None:
         content = bytearray(path.read_bytes())
         content[4:40] = b"\xff" * 36
         path.write_bytes(content)
+        for number in range(3, 8):
+            await append(pair, number)
         done = await compact(pair)
-        assert done["status"] == "unchanged"
+        # It and one beside it stay; by halves all others are merged.
+        assert (done["status"], done["merged_files"]) == ("updated", 6)
         assert len(done["skipped"]) == 1
-        assert len((await pair.get("/t/files"))["files"]) == 3
+        kept = [f["key"] for f in (await pair.get("/t/files"))["files"]]
+        assert "datasets/x/k1.parquet" in kept
+        assert (await pair.get("/t"))["rows"] == 8
         # One that another took the place of in storage does not even begin.
         path.write_bytes(bytes(content) + b"PAR1")
         done = await compact(pair)
-        assert done["status"] == "updated"
-        assert done["merged_files"] == 2
+        assert "was replaced meanwhile" in done["skipped"][0]
+        assert "datasets/x/k1.parquet" in {f["key"] for f in (await pair.get("/t/files"))["files"]}
 
 
 async def test_a_merge_that_takes_its_process_down_harms_nothing(

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.service.test_catalogd_writes import as_iceberg, iceberg_rows
+from tests.support.apps import make_config
 from tests.support.catalogd import DATASETS, Pair, catalogd_pair
+from tests.support.ingestd import run_trio
 
 pytestmark = pytest.mark.anyio
 
@@ -219,3 +221,24 @@ async def test_expiry_on_request(tmp_path: Path) -> None:
         assert (
             await pair.catalog.post(f"{DATASETS}/t/expire", json={"keep": 0})
         ).status_code == 400
+
+
+async def test_a_file_that_was_rolled_back_can_be_ingested_again(tmp_path: Path) -> None:
+    async with run_trio(make_config(tmp_path)) as trio:
+
+        async def ingest(body: bytes) -> dict[str, Any]:
+            answer = await trio.post("dataset=t&mode=append", body)
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        first = await ingest(b"id\n1\n")
+        assert (await ingest(b"id\n2\n"))["duplicate"] is False
+        path = f"{DATASETS}/t/rollback"
+        back = await trio.catalogd.post(path, json={"snapshot": first["snapshot_id"]})
+        assert back.status_code == 200
+        assert await trio.read_rows("t") == [("1",)]
+        # What stayed is there already; what went away comes back, once.
+        assert (await ingest(b"id\n1\n"))["duplicate"] is True
+        assert (await ingest(b"id\n2\n"))["duplicate"] is False
+        assert (await ingest(b"id\n2\n"))["duplicate"] is True
+        assert await trio.read_rows("t") == [("1",), ("2",)]

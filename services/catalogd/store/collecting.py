@@ -8,6 +8,7 @@ read again, and only then are they removed (`marks` says how commits see to the 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from datetime import datetime
 from uuid import uuid4
@@ -90,9 +91,7 @@ class Collection:
         live = await reads(collector.scan)
         found: dict[str, Place] = {}
         complete = True
-        async for place in self._list_places(collector, reads, uuids):
-            if place.uri in live.digests:
-                continue
+        async for place in self._list_orphans(collector, reads, uuids, live):
             if len(found) >= MOST_SEEN:
                 complete = False
                 break
@@ -171,8 +170,8 @@ class Collection:
         self._figures.collected_bytes.inc(size)
         return len(gone) - metadata, metadata, size
 
-    async def _list_places(
-        self, collector: Collector, reads: Reads, uuids: set[str]
+    async def _list_orphans(
+        self, collector: Collector, reads: Reads, uuids: set[str], live: Live
     ) -> AsyncIterator[Place]:
         for prefix in (DATA_PREFIX, *((METADATA_PREFIX,) if self._bucket else ())):
             cursor: str | None = None
@@ -180,7 +179,7 @@ class Collection:
                 page = await self._objects.list_objects(prefix, cursor=cursor)
                 for info in page.objects:
                     owner = find_owner(info.key)
-                    if owner is None or owner[0] not in uuids:
+                    if owner is None or owner[0] not in uuids or info.uri in live.digests:
                         continue
                     changed = datetime.fromisoformat(info.last_modified)
                     yield Place(
@@ -196,10 +195,10 @@ class Collection:
                     break
                 await reads(self._renew)
         if not self._bucket:
-            listed = await reads(
-                lambda: list(collector.list_metadata_files(self._warehouse, uuids))
-            )
-            for place in listed:
+            files = collector.list_metadata_files(self._warehouse, uuids)
+            # Filtered in the thread: of the files of many datasets few are orphans.
+            orphans = (place for place in files if place.uri not in live.digests)
+            for place in await reads(lambda: list(itertools.islice(orphans, MOST_SEEN + 1))):
                 yield place
 
     async def _drop_rejects(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import tempfile
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +28,7 @@ from services.catalogd.store.fileio import local_path
 from services.catalogd.store.merging import MergeFailed, merge_files
 from services.catalogd.store.parquet import ParquetFile
 from services.catalogd.store.rooms import Rooms
+from shared import context
 from shared.clients.storaged import StoragedClient
 from shared.errors import Conflict, PreconditionFailed
 from shared.sections.data import CatalogdSection
@@ -34,6 +37,10 @@ from shared.wire.catalogd import Compacted
 MiB = 1024 * 1024
 # Reasons told in one answer.
 _TOLD = 10
+# Processes that one round starts at most, when merges fail.
+MOST_TRIES = 24
+# What is left for the commit when a caller's time runs out, seconds.
+_COMMIT_S = 5.0
 
 T = TypeVar("T")
 
@@ -56,10 +63,23 @@ class Writes(Protocol):
 
 @dataclass
 class _Merged:
-    """A group that was merged: what goes, what comes, and why some of it stays."""
+    """Files that were merged, and those that take their place."""
 
-    old: list[OldFile] = field(default_factory=list[OldFile])
-    new: list[ParquetFile] = field(default_factory=list[ParquetFile])
+    old: list[OldFile]
+    new: list[ParquetFile]
+
+
+@dataclass
+class _Round:
+    """What one round has done so far."""
+
+    plan: Plan
+    rooms: Rooms
+    reads: Reads
+    target_mb: int
+    merged: list[_Merged] = field(default_factory=list[_Merged])
+    skipped: list[str] = field(default_factory=list[str])
+    tries: int = 0
 
 
 class Compaction:
@@ -118,34 +138,58 @@ class Compaction:
                     budget=section.compact_round_mb * MiB,
                 )
             )
-            skipped: list[str] = []
-            merged: list[_Merged] = []
-            for group in plan.groups:
-                merged.append(await self._merge(plan, group, rooms, reads, skipped, target_mb))
-            return await self._commit(name, plan, merged, skipped, writes, since)
+            round_ = _Round(plan, rooms, reads, target_mb or section.compact_target_mb)
+            longest = 0.0
+            for number, group in enumerate(plan.groups):
+                left = context.remaining_s()
+                if number and left is not None and left < 2 * longest + _COMMIT_S:
+                    # Better what is done than a caller who is told nothing.
+                    round_.plan = dataclasses.replace(plan, more=True)
+                    break
+                began = time.monotonic()
+                await self._merge(round_, await self._choose_fit(round_, group))
+                longest = max(longest, time.monotonic() - began)
+            return await self._commit(name, round_, writes, since)
 
-    async def _merge(
-        self,
-        plan: Plan,
-        group: Sequence[OldFile],
-        rooms: Rooms,
-        reads: Reads,
-        skipped: list[str],
-        target_mb: int | None,
-    ) -> _Merged:
+    async def _choose_fit(self, round_: _Round, group: Sequence[OldFile]) -> list[OldFile]:
+        """The files that can be merged; of the others it is noted why not."""
+
         def check() -> list[OldFile]:
             fit: list[OldFile] = []
             for file in group:
-                problem = rooms.compactor.find_problem(file, plan.columns)
+                problem = round_.rooms.compactor.find_problem(file, round_.plan.columns)
                 if problem is None:
                     fit.append(file)
                 else:
-                    skipped.append(problem)
+                    round_.skipped.append(problem)
             return fit
 
-        old = await reads(check)
+        return await round_.reads(check)
+
+    async def _merge(self, round_: _Round, old: list[OldFile]) -> None:
+        """Merges files; where that fails it tries each half, to leave out the bad one alone."""
         if len(old) < 2:
-            return _Merged()
+            return
+        try:
+            if round_.tries >= MOST_TRIES:
+                raise MergeFailed("too many merges have failed in this round")
+            round_.tries += 1
+            round_.merged.append(_Merged(old, await self._merge_once(round_, old)))
+        except MergeFailed as error:
+            if len(old) > 2 and round_.tries < MOST_TRIES:
+                half = len(old) // 2
+                await self._merge(round_, old[:half])
+                await self._merge(round_, old[half:])
+            else:
+                round_.skipped.append(f"{old[0].uri} and {len(old) - 1} more: {error}")
+
+    async def _merge_once(self, round_: _Round, old: list[OldFile]) -> list[ParquetFile]:
+        """The new files, stored.
+
+        Raises:
+            MergeFailed: an old one is damaged, or cannot be written anew unchanged.
+        """
+        plan, rooms = round_.plan, round_.rooms
         await anyio.Path(self._folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=self._folder) as made:
             folder = Path(made)
@@ -153,33 +197,26 @@ class Compaction:
                 inputs=tuple([await self._fetch(file, folder, n) for n, file in enumerate(old)]),
                 folder=made,
                 columns=plan.columns,
-                target_bytes=(target_mb or self._section.compact_target_mb) * MiB,
+                target_bytes=round_.target_mb * MiB,
                 memory_bytes=self._section.compact_memory_mb * MiB,
             )
-            try:
-                parts = await merge_files(job)
-            except MergeFailed as error:
-                skipped.append(f"{old[0].uri} and {len(old) - 1} more: {error}")
-                return _Merged()
             new: list[ParquetFile] = []
-            for number, part in enumerate(parts):
+            for number, part in enumerate(await merge_files(job)):
                 key = f"datasets/{plan.uuid}/{part.sha256}-{number}.parquet"
                 # One of an earlier try will do: the key names the content.
                 with contextlib.suppress(PreconditionFailed):
                     await self._objects.put_object(key, Path(part.path), if_none_match=True)
                 info = await self._objects.head_object(key)
                 new.append(
-                    await reads(
+                    await round_.reads(
                         lambda info=info: rooms.compactor.read_file(info.key, info.uri, info.size)
                     )
                 )
-        same = all(
-            fingerprint_columns(file.columns) == fingerprint_columns(plan.columns) for file in new
-        )
+        wanted = fingerprint_columns(plan.columns)
+        same = all(fingerprint_columns(file.columns) == wanted for file in new)
         if not same or sum(file.rows for file in new) != sum(file.rows for file in old):
-            skipped.append(f"{old[0].uri} and {len(old) - 1} more cannot be written anew unchanged")
-            return _Merged()
-        return _Merged(old, new)
+            raise MergeFailed("they cannot be written anew unchanged")
+        return new
 
     async def _fetch(self, file: OldFile, folder: Path, number: int) -> str:
         """A path that has the file's bytes."""
@@ -192,16 +229,8 @@ class Compaction:
                 await to.write(piece)
         return str(target)
 
-    async def _commit(
-        self,
-        name: str,
-        plan: Plan,
-        merged: list[_Merged],
-        skipped: list[str],
-        writes: Writes,
-        since: int,
-    ) -> Compacted:
-        merged = [group for group in merged if group.old]
+    async def _commit(self, name: str, round_: _Round, writes: Writes, since: int) -> Compacted:
+        plan, merged, skipped = round_.plan, round_.merged, round_.skipped
         while merged:
             old = [file for group in merged for file in group.old]
             new = [file for group in merged for file in group.new]

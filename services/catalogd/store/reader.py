@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import orjson
 from cachetools import LRUCache
@@ -139,7 +140,14 @@ class Reader:
             Invalid: `at` is none of these.
             Unprocessable: the snapshot holds more than plain Parquet files.
         """
-        metadata = self.load(name)
+        for _ in range(_TRIES):
+            metadata = self.load(name)
+            # One that expired meanwhile, and was collected without grace: it is 404 by now.
+            with suppress(FileNotFoundError):
+                return self._list_files(name, metadata, at)
+        raise Internal(f"A file of dataset {name}'s metadata is missing. Restore it from a backup.")
+
+    def _list_files(self, name: str, metadata: TableMetadata, at: str | None) -> wire.Files:
         if at is not None:
             snapshot = locate_snapshot(name, metadata, at)
         else:
