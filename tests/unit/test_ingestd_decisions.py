@@ -260,7 +260,8 @@ def test_options_have_one_form(values: dict[str, str], expected: dict[str, objec
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"mode": "upsert"}, "append, replace"),
+        ({"mode": "merge"}, "append, replace, upsert"),
+        ({"mode": "upsert"}, "needs key"),
         ({"key": "id"}, "upsert"),
         ({"contract": "loose"}, "discard_value"),
         ({"header": "maybe"}, "auto"),
