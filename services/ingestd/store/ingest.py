@@ -209,7 +209,7 @@ class Ingests:
                 await self._spool.remove(made)
                 continue
             self._figures.stored(outcome)
-            return answer(ingest_id, response, record)
+            return answer(ingest_id, response, record, own=going.queued)
 
     async def _register(self, write: Upsert, going: Going) -> tuple[RegisterResponse, IngestRecord]:
         """Adds converted rows to their dataset, or puts them in place of all others."""
@@ -257,12 +257,15 @@ def fingerprint_of(table: Dataset | None) -> str:
     return "" if table is None else table.fingerprint
 
 
-def answer(ingest_id: str, response: RegisterResponse, record: IngestRecord) -> IngestResult:
+def answer(
+    ingest_id: str, response: RegisterResponse, record: IngestRecord, *, own: bool = False
+) -> IngestResult:
     """The answer to an ingest that was just registered.
 
-    Where another process registered the same ingest first, its record is the true one.
+    Where another process registered the same ingest first, its record is the true one. `own`:
+    it insisted, so what was registered already is what it registered itself.
     """
-    duplicate = response.status == "unchanged"
+    duplicate = response.status == "unchanged" and not own
     if duplicate and response.record is not None:
         record = response.record
     return IngestResult(

@@ -310,6 +310,8 @@ class Jobs:
                 async with asyncio.timeout(self._section.job_timeout_s):
                     folder = await self._spool.make(row.folder)
                     upload = await self._receive(job, folder)
+                    if row.object is not None:
+                        account.received(upload.size)
                     work = Work(row.dataset, row.uuid, options_from(row.options))
                     result = account.done(await self._ingests.run(work, upload, folder, job))
             return "done", result.model_dump_json(by_alias=True).encode()
