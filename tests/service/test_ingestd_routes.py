@@ -206,14 +206,9 @@ async def test_broken_forms_are_refused(trio: Trio, name: str, body: bytes) -> N
 @pytest.mark.parametrize(
     ("query", "status", "says"),
     [
-<<<<<<< HEAD
-        ("dataset=workers&mode=upsert", 400, "key"),
-        ("dataset=workers&mode=insert&key=id", 400, "append, replace"),
-=======
         ("dataset=workers&mode=merge", 400, "append, replace, upsert"),
         ("dataset=workers&mode=upsert", 400, "needs key"),
         ("dataset=workers&key=id", 400, "mode=upsert"),
->>>>>>> w3
         ("dataset=workers&key=id", 400, "upsert"),
         ("dataset=workers&contract=none", 400, "freeze"),
         ("dataset=Workers", 400, "lower-case"),

@@ -260,13 +260,8 @@ def test_options_have_one_form(values: dict[str, str], expected: dict[str, objec
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-<<<<<<< HEAD
-        ({"mode": "upsert"}, "key"),
-        ({"mode": "insert"}, "append, replace"),
-=======
         ({"mode": "merge"}, "append, replace, upsert"),
         ({"mode": "upsert"}, "needs key"),
->>>>>>> w3
         ({"key": "id"}, "upsert"),
         ({"contract": "loose"}, "discard_value"),
         ({"header": "maybe"}, "auto"),
