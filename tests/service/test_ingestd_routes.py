@@ -209,7 +209,6 @@ async def test_broken_forms_are_refused(trio: Trio, name: str, body: bytes) -> N
         ("dataset=workers&mode=merge", 400, "append, replace, upsert"),
         ("dataset=workers&mode=upsert", 400, "needs key"),
         ("dataset=workers&key=id", 400, "mode=upsert"),
-        ("dataset=workers&key=id", 400, "upsert"),
         ("dataset=workers&contract=none", 400, "freeze"),
         ("dataset=Workers", 400, "lower-case"),
         ("dataset=a/b", 400, "lower-case"),
