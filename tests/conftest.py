@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from scripts.seaweed import Seaweed
+
+# Collecting thousands of tests only ever adds objects; what is there at its end stays.
+gc.disable()
 
 _FLEET = Path(__file__).parent / "fleet"
 
@@ -23,6 +27,13 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Generator[Seaweed]:
     """A real S3 server; every test takes a prefix of its own in it."""
     with Seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
+
+
+def pytest_collection_finish() -> None:
+    """Has the garbage collector look at what tests make, and not at the tests over and over."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
