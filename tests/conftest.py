@@ -42,6 +42,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So with those that need the S3 server, of which one is enough.
     """
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         if _FLEET in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("fleet"))
         elif "s3" in item.nodeid.rpartition("::")[2] or "seaweed" in getattr(
