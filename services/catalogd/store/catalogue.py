@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 # Footers read in one turn of a thread.
 READ_AT_ONCE = 64
 
+# A merge lasts minutes; what is left of one after this is a dead process's. Seconds.
+_STALE_S = 86_400.0
+
 T = TypeVar("T")
 
 
@@ -102,9 +105,7 @@ class Catalogue:
             self._lock.acquire()
         self._loop = asyncio.get_running_loop()
         await self._reads.run(self._pointers.create_tables)
-        if self._lock is not None:
-            # Nobody else can be at what the one before us died over.
-            await self._reads.run(self._resume)
+        await self._reads.run(self._resume)
         await self._count()
         self._upkeep.start()
 
@@ -300,9 +301,16 @@ class Catalogue:
         self._figures.datasets.set(await self._reads.run(self._pointers.count_datasets))
 
     def _resume(self) -> None:
-        self._orphans.drop_leases()
-        self._orphans.end_taking()
-        shutil.rmtree(self._work, ignore_errors=True)
+        """Ends what the one before us died over: at once where nobody else can be at it."""
+        if self._lock is not None:
+            self._orphans.drop_leases()
+            self._orphans.end_taking()
+            shutil.rmtree(self._work, ignore_errors=True)
+        elif self._work.is_dir():
+            for folder in self._work.iterdir():
+                with suppress(FileNotFoundError):  # another's, done just now
+                    if time.time() - folder.stat().st_mtime > _STALE_S:
+                        shutil.rmtree(folder, ignore_errors=True)
 
     def _check_database(self) -> None:
         self._pointers.check_writable()
