@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from scripts.seaweed import Seaweed
+
+# Collecting thousands of tests only ever adds objects; what is there at its end stays.
+gc.disable()
 
 _FLEET = Path(__file__).parent / "fleet"
 
@@ -25,12 +29,21 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Generator[Seaweed]:
         yield server
 
 
+def pytest_collection_finish() -> None:
+    """Has the garbage collector look at what tests make, and not at the tests over and over."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps the fleet tier to one worker: its tests have processes of their own to wait for.
 
     So with those that need the S3 server, of which one is enough.
     """
     for item in items:
+        if item.get_closest_marker("xdist_group"):
+            continue
         if _FLEET in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("fleet"))
         elif "s3" in item.nodeid.rpartition("::")[2] or "seaweed" in getattr(

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from shared.clients.catalogd import CatalogdClient
+from shared.errors import NotFound
 from tests.service.test_catalogd_writes import as_iceberg, iceberg_rows
 from tests.support.apps import make_config
 from tests.support.catalogd import DATASETS, Pair, catalogd_pair
@@ -242,3 +244,27 @@ async def test_a_file_that_was_rolled_back_can_be_ingested_again(tmp_path: Path)
         assert (await ingest(b"id\n2\n"))["duplicate"] is False
         assert (await ingest(b"id\n2\n"))["duplicate"] is True
         assert await trio.read_rows("t") == [("1",), ("2",)]
+
+
+async def test_the_client_speaks_these_routes_too(tmp_path: Path) -> None:
+    async with catalogd_pair(tmp_path) as pair:
+        client = CatalogdClient(pair.config, pair.transports)
+        made = [await append(pair, number) for number in range(3)]
+        tagged = await client.set_tag("t", "two", made[1]["snapshot_id"])
+        assert (tagged.tag, tagged.status) == ("two", "created")
+        assert (await client.set_tag("t", "last")).snapshot_id == made[2]["snapshot_id"]
+        assert (await client.delete_tag("t", "last")).deleted is True
+        with pytest.raises(NotFound, match="no tag"):
+            await client.delete_tag("t", "last")
+        merged = await client.compact("t", 1)
+        assert (merged.files_before, merged.files_after) == (3, 1)
+        back = await client.roll_back("t", "two")
+        assert (back.restored, back.previous) == (made[1]["snapshot_id"], merged.snapshot_id)
+        assert [column.name for column in back.columns] == ["x"]
+        files = await client.list_files("t", "two")
+        assert len(files.files) == 2
+        assert (await client.expire("t", 1)).kept == 2
+        collected = await client.collect(0)
+        assert (collected.status, collected.removed_objects) == ("done", 1)
+        assert (await client.collect()).removed_metadata == 0
+        await client.aclose()

@@ -230,9 +230,17 @@ class Session:
             Unprocessable: it is already.
         """
         if self.frugal:
+            what = "rows are" if not self._distrusts else "rows or row groups are"
+            advice = (
+                "split its widest columns"
+                if not self._distrusts
+                else (
+                    "write it with smaller row groups (of 100,000 rows, and no large dictionaries)"
+                )
+            )
             raise Unprocessable(
-                f"The file's rows are too large for {self.limits.memory_bytes // 1024**2} MiB of "
-                "memory. Raise ingestd.worker_memory_mb, or split its widest columns."
+                f"The file's {what} too large for {self.limits.memory_bytes // 1024**2} MiB of "
+                f"memory. Raise ingestd.worker_memory_mb, or {advice}."
             )
         self.frugal = True
         self.execute("SET threads = 1")

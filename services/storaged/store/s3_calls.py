@@ -78,8 +78,7 @@ class S3Calls:
         self.retry_s = section.retry_s
         self._lock = threading.Lock()
         self._away = False
-        self.client: Any = boto3.session.Session().client(
-            "s3",
+        self.client: Any = _make_client(
             endpoint_url=section.endpoint or None,
             region_name=section.region,
             aws_access_key_id=keys.access,
@@ -161,6 +160,15 @@ class S3Calls:
             logger.info("The S3 server answers again")
         elif away and not before:
             logger.warning("The S3 server does not answer")
+
+
+# A session reads megabytes of descriptions of S3 for its first client, and makes one at a time.
+_SESSION, _SESSION_LOCK = boto3.session.Session(), threading.Lock()
+
+
+def _make_client(**settings: Any) -> Any:
+    with _SESSION_LOCK:
+        return _SESSION.client("s3", **settings)
 
 
 def may_help(error: Exception) -> bool:

@@ -23,7 +23,8 @@ from tests.support.apps import client_of, make_config
 from tests.support.s3_faults import Action, FaultyProxy, faulty_proxy
 from tests.support.storaged import BucketPlace
 
-pytestmark = pytest.mark.anyio
+# Beside the other tests of the S3 server, of which one is enough.
+pytestmark = [pytest.mark.anyio, pytest.mark.xdist_group("s3")]
 
 OBJECTS = "/storage/objects"
 LARGE = 12 * 1024 * 1024
