@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -416,6 +417,18 @@ def test_long_work_shows_how_far_it_is(filled: Shell, tmp_path: Path) -> None:
     assert b"embed" in shown
     assert b"of 400" in shown
     filled.run("corpus", "delete", "slow")
+
+
+def test_breaking_off_cancels_the_ingest(filled: Shell, tmp_path: Path) -> None:
+    long = tmp_path / "broken_off.csv"
+    # Quotes that are not doubled make it the careful reader's, which takes a while.
+    lines = (f'{i},"a "quoted" name {i}"\n' for i in range(1_500_000))
+    long.write_text("id,name\n" + "".join(lines))
+    assert b"every row" in on_a_terminal(filled.env, "ingest", str(long), until=b"every row")
+    url = filled.env["LAKEHOUSE_GATEWAY"]
+    path = f"{url}/v1/ingest/jobs?dataset=broken_off"
+    (job,) = httpx.get(path, trust_env=False).json()["jobs"]
+    assert job["status"] == "cancelled"
 
 
 def test_a_conversation_remembers_and_ends(shell: Shell) -> None:

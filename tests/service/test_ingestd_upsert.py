@@ -209,6 +209,36 @@ async def test_older_files_lack_columns_and_new_ones_come_in(trio: Trio) -> None
     ]
 
 
+async def test_files_of_a_narrower_type_are_rewritten_in_the_wider_one(trio: Trio) -> None:
+    await trio.post("dataset=w", BASE)
+    await trio.post("dataset=w", b'{"id": 9, "name": "x", "rate": 1.25}\n', "application/x-ndjson")
+    data = b"id,name,rate\n1,Ann,12345678901234567890123.25\n9,y,2.00\n"
+    answer = await upsert(trio, data, "key=id&contract=evolve")
+    assert (answer["inserted"], answer["updated"]) == (0, 2)
+    types = {column["name"]: column["type"] for column in answer["schema"]}
+    assert types["rate"] == "DECIMAL(38,2)"
+    assert await trio.read_rows("w") == [
+        ("1", "Ann", "12345678901234567890123.25"),
+        ("2", "Bob", None),
+        ("3", "Cy", "7.25"),
+        ("9", "y", "2.00"),
+    ]
+
+
+async def test_nested_columns_come_through_a_rewrite(trio: Trio) -> None:
+    lines = b'{"id": 1, "tags": ["a"], "at": {"city": "Oslo"}}\n'
+    lines += b'{"id": 2, "tags": ["b", "c"], "at": {"city": "Voss"}}\n'
+    assert (await trio.post("dataset=w", lines, "application/x-ndjson")).status_code == 200
+    before = await trio.read_rows("w")
+    changed = b'{"id": 2, "tags": [], "at": {"city": "Bergen"}}\n'
+    response = await trio.post("dataset=w&mode=upsert&key=id", changed, "application/x-ndjson")
+    assert response.status_code == 200, response.text
+    assert response.json()["updated"] == 1
+    after = await trio.read_rows("w")
+    assert after[0] == before[0]
+    assert "Bergen" in str(after[1])
+
+
 async def test_a_key_column_that_the_table_does_not_have_matches_nothing(trio: Trio) -> None:
     await trio.post("dataset=w", b"name\nAnn\nBob\n")
     answer = await upsert(trio, b"name,id\nCy,1\n", "key=id&contract=evolve")
