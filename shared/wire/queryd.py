@@ -32,8 +32,8 @@ class SqlRequest(Request):
     """One SELECT (or EXPLAIN of one).
 
     `params` bind to `?` or `$1` in order, or to `$name` as an object. `timeout_s` and
-    `max_rows` can only lower the server's limits. `as_of` is a snapshot id or an
-    RFC 3339 time, applied to every table of the query.
+    `max_rows` can only lower the server's limits. `as_of` is a snapshot id, an
+    RFC 3339 time or a tag, applied to every table of the query.
     """
 
     sql: str = Field(min_length=1, max_length=1_000_000)

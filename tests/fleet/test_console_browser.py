@@ -221,7 +221,7 @@ def test_a_file_is_ingested_with_its_progress(watched: Watched, tmp_path: Path) 
     file = tmp_path / "My Staff.csv"
     file.write_text("name,age\n" + "".join(f"n{i},{i}\n" for i in range(5000)) + "a,b,c,d\n")
     page = watched.go("/console/datasets")
-    page.get_by_label("CSV file").set_input_files(file)
+    page.get_by_label("File", exact=True).set_input_files(file)
     assert page.get_by_label("Dataset", exact=True).input_value() == "my_staff"
     page.get_by_role("button", name="Ingest").click()
     expect(page.locator("#ingest-progress")).to_be_visible()
@@ -286,7 +286,7 @@ def test_a_refused_file_says_why(browser: Browser, base: str, tmp_path: Path) ->
     file.write_text("other,columns\n1,2\n")
     context, window = open_page(browser, base)
     page = window.go("/console/datasets")
-    page.get_by_label("CSV file").set_input_files(file)
+    page.get_by_label("File", exact=True).set_input_files(file)
     page.get_by_label("Dataset", exact=True).fill("workers")
     page.get_by_role("button", name="Ingest").click()
     problem = page.locator("#ingest-result .problem")

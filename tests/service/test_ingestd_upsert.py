@@ -17,7 +17,8 @@ import pytest
 
 from services.ingestd.store.tablefiles import TableFiles
 from shared.clients.catalogd import CatalogdClient
-from shared.wire.catalogd import RegisterRequest
+from shared.errors import Conflict
+from shared.wire.catalogd import RegisterRequest, RegisterResponse
 from tests.support.apps import make_config
 from tests.support.ingestd import Trio, read_parquet, reader, run_trio
 
@@ -463,3 +464,25 @@ async def test_any_sequence_of_writes_is_that_of_a_dictionary(trio: Trio, seed: 
         done.append((mode, data))
     assert trio.leftovers() == []
     assert len(done) == 14
+
+
+@pytest.mark.parametrize("query", ["mode=append", "mode=upsert&key=id"])
+async def test_what_was_collected_between_storing_and_registering_is_stored_again(
+    trio: Trio, monkeypatch: pytest.MonkeyPatch, query: str
+) -> None:
+    register, calls = CatalogdClient.register, 0
+
+    async def collect_first(client: CatalogdClient, request: RegisterRequest) -> RegisterResponse:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            for key in request.objects:
+                await trio.storaged.delete(f"/storage/objects/{key}")
+            raise Conflict("They were collected.", details={"collected": request.objects})
+        return await register(client, request)
+
+    monkeypatch.setattr(CatalogdClient, "register", collect_first)
+    response = await trio.post(f"dataset=w&{query}", BASE)
+    assert response.status_code == 200, response.text
+    assert calls == 2
+    assert len(await trio.read_rows("w")) == 3

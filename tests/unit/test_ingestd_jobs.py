@@ -60,6 +60,8 @@ def test_stages_are_kept_and_figures_overtaken() -> None:
     assert told[-1][1]["rows"] == 2
     assert [number for number, _ in told] == sorted({number for number, _ in told})
     assert track.since(told[-1][0]) == []
+    track.enter("storing")
+    assert track.now.bytes_read == track.now.bytes_total == 10
 
 
 def test_a_key_is_columns_by_commas() -> None:

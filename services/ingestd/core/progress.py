@@ -22,6 +22,8 @@ _STAGES = {
 }
 # Changes of stage that are kept for those who come back; an ingest has a dozen.
 _KEPT = 64
+# Stages that begin when the pass over the file is over, however far it was last told to be.
+_AFTERWARDS = frozenset({"storing", "registering", "done"})
 _FIGURES = frozenset({"bytes_read", "bytes_total", "rows", "rejects"})
 
 
@@ -69,6 +71,8 @@ class Track:
         """Begins a stage."""
         self.now.stage = stage
         self.now.note = None
+        if stage in _AFTERWARDS and self.now.bytes_total is not None:
+            self.now.bytes_read = self.now.bytes_total
         self.update(**figures)
         self._stages.append((self.version, self.now.to_json()))
 

@@ -203,7 +203,9 @@ class Ingests:
                 going.unseal()
                 now = await going.insist(lambda: self._describe(work.dataset))
                 same = fingerprint_of(now) == fingerprint_of(table)
-                if attempt == _ATTEMPTS or (same and isinstance(error, Conflict)):
+                # What lay there already, of an attempt that died long ago, was just collected.
+                collected = isinstance(error, Conflict) and "collected" in error.details
+                if attempt == _ATTEMPTS or (same and isinstance(error, Conflict) and not collected):
                     raise error if isinstance(error, Conflict) else _restless(work) from None
                 # Another write changed the table meanwhile; convert to what it is now.
                 await self._spool.remove(made)
