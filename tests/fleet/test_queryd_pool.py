@@ -343,9 +343,10 @@ async def test_a_spare_worker_goes_when_it_is_not_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.queryd.store.pool._SPARE_S", 0.2)
+    monkeypatch.setattr("services.queryd.core.yielding.LASTING_S", 0.1)
     async with queryd(tmp_path, workers=1, spare_workers=1) as service:
         await warm(service)
-        task = asyncio.create_task(service.sql(SUM.format(rows=400_000_000)))
+        task = asyncio.create_task(service.sql(SUM.format(rows=500_000_000)))
         await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
         response = await service.sql("SELECT 1", headers={"x-caller": "other"})
         assert response.status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.queryd.core.yielding import (
+    LASTING_S,
     NEIGHBOUR_S,
     PATIENCE_S,
     RUNAWAY_S,
@@ -31,13 +32,13 @@ def test_a_long_one_goes_behind_and_comes_back() -> None:
     manners.start("long", 0.0)
     manners.start("short", 0.5)
     assert manners.weigh(0.5, waiting=False) == [("long", Move.BEHIND)]
-    assert manners.count_long() == 1
+    assert manners.count_lasting() == 1
     assert manners.weigh(0.51, waiting=False) == []
     assert manners.finish("short") == []
     # The neighbour is remembered for a while, and then it is as fast as before.
     assert manners.weigh(0.5 + NEIGHBOUR_S - 0.01, waiting=False) == []
     assert manners.weigh(0.5 + NEIGHBOUR_S, waiting=False) == [("long", Move.LEVEL)]
-    assert manners.count_long() == 0
+    assert manners.count_lasting() == 0
 
 
 @pytest.mark.parametrize(("began", "usual_s"), [(5.0 - RUNAWAY_S, 0.0), (4.9, SUSPECT_S)])
@@ -49,6 +50,17 @@ def test_a_runaway_stands_still_while_a_newcomer_runs(began: float, usual_s: flo
     assert moves == [("runaway", Move.STOP), ("runaway", Move.BEHIND)]
     assert manners.finish("short") == []
     assert manners.weigh(5.02, waiting=False) == [("runaway", Move.GO)]
+
+
+def test_a_spare_worker_is_worth_while_for_what_lasts() -> None:
+    manners: Manners[str] = Manners(restores=True)
+    manners.start("long", 0.0)
+    manners.start("known", 0.0, SUSPECT_S)
+    for now, wanted in ((PATIENCE_S, 1), (LASTING_S - 0.01, 1), (LASTING_S, 2)):
+        manners.weigh(now, waiting=True)
+        assert manners.count_lasting() == wanted
+    manners.weigh(LASTING_S + NEIGHBOUR_S, waiting=False)
+    assert manners.count_lasting() == 0
 
 
 def test_no_query_stands_still_for_one_that_is_long_itself() -> None:
@@ -93,7 +105,7 @@ def test_who_waits_for_a_worker_is_a_neighbour_too() -> None:
     manners: Manners[str] = Manners(restores=True)
     manners.start("long", 0.0)
     assert manners.weigh(5.0, waiting=True) == [("long", Move.BEHIND)]
-    assert manners.count_long() == 1
+    assert manners.count_lasting() == 1
     assert manners.weigh(5.1, waiting=False) == [("long", Move.LEVEL)]
 
 
@@ -102,7 +114,7 @@ def test_where_it_cannot_be_undone_only_a_runaway_goes_behind_and_for_good() -> 
     manners.start("long", 0.0)
     manners.start("short", 1.0)
     assert manners.weigh(1.0, waiting=False) == []
-    assert manners.count_long() == 1
+    assert manners.count_lasting() == 1
     manners.start("short", RUNAWAY_S)
     moves = manners.weigh(RUNAWAY_S, waiting=False)
     assert moves == [("long", Move.STOP), ("long", Move.BEHIND)]

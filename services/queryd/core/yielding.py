@@ -16,8 +16,9 @@ from typing import Generic, TypeVar
 
 W = TypeVar("W")
 
-# A query that has run this long is a long one, and then a runaway. Seconds.
-PATIENCE_S, RUNAWAY_S = 0.05, 2.0
+# A query that has run this long is a long one, one whose place is to be filled by a spare worker,
+# and a runaway. Seconds.
+PATIENCE_S, LASTING_S, RUNAWAY_S = 0.05, 0.5, 2.0
 # A caller whose queries take this long on average sends runaways. Seconds.
 SUSPECT_S = 0.3
 # How long after its start a query counts as a neighbour. Seconds.
@@ -38,7 +39,8 @@ class Move(Enum):
 @dataclass(slots=True)
 class _Standing:
     since: float
-    runaway_at: float
+    suspect: bool
+    lasting: bool = False
     yields_since: float | None = None
     behind: bool = False
     stopped: bool = False
@@ -64,8 +66,7 @@ class Manners(Generic[W]):
         Args:
             usual_s: what its caller's queries take.
         """
-        wait = PATIENCE_S if usual_s >= SUSPECT_S else RUNAWAY_S
-        self._running[worker] = _Standing(now, now + wait)
+        self._running[worker] = _Standing(now, usual_s >= SUSPECT_S)
         self._begun[worker] = now
 
     def finish(self, worker: W) -> list[Move]:
@@ -78,9 +79,9 @@ class Manners(Generic[W]):
         """Notes that a worker is gone."""
         self._begun.pop(worker, None)
 
-    def count_long(self) -> int:
-        """How many made way when this was last weighed."""
-        return sum(s.yields_since is not None for s in self._running.values())
+    def count_lasting(self) -> int:
+        """For how many a spare worker was worth while when this was last weighed."""
+        return sum(standing.lasting for standing in self._running.values())
 
     def weigh(self, now: float, *, waiting: bool) -> list[tuple[W, Move]]:
         """What is to change at this moment.
@@ -107,13 +108,15 @@ class Manners(Generic[W]):
     def _weigh_one(
         self, standing: _Standing, now: float, *, beside: bool, newcomers: bool
     ) -> list[Move]:
-        if not beside or now - standing.since < PATIENCE_S:
+        age = now - standing.since
+        if not beside or age < PATIENCE_S:
             standing.yields_since = None
         elif standing.yields_since is None:
             standing.yields_since = now
         since = standing.yields_since
         away = since is not None and (now - since) % (WAY_S + TURN_S) < WAY_S
-        runaway = now >= standing.runaway_at
+        runaway = standing.suspect or age >= RUNAWAY_S
+        standing.lasting = since is not None and (standing.suspect or age >= LASTING_S)
         behind = away if self._restores else standing.behind or (away and runaway)
         stopped = away and runaway and newcomers
         moves: list[Move] = []

@@ -198,7 +198,7 @@ class WorkerPool:
 
     def _fill(self) -> None:
         """Starts workers that are missing."""
-        spare = min(self._manners.count_long(), self._section.spare_workers)
+        spare = min(self._manners.count_lasting(), self._section.spare_workers)
         while not self._closing and len(self._live) < self._section.workers + spare:
             if not self._spawn():
                 return
@@ -314,7 +314,7 @@ class WorkerPool:
     def _retire(self) -> None:
         """Ends a spare worker that has nothing to do; looks again later where there are more."""
         self._retirement = None
-        spare = len(self._live) - self._section.workers - self._manners.count_long()
+        spare = len(self._live) - self._section.workers - self._manners.count_lasting()
         if spare > 0 and self._idle:
             self._idle.pop().kill("spare")
         if len(self._live) > self._section.workers:
