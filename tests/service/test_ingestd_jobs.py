@@ -408,7 +408,7 @@ async def test_datasets_take_turns_and_one_dataset_keeps_its_order(tmp_path: Pat
 async def test_short_requests_do_not_wait_for_jobs(trio: Trio) -> None:
     pid = await hang(trio)
     job_id = (await send(trio, "dataset=long")).json()["job_id"]
-    await reach(trio, job_id, "running")
+    await taken(trio, pid)
     assert (await trio.post("dataset=short", CSV)).status_code == 200
     assert await status_of(trio, job_id) == "running"
     os.kill(pid, signal.SIGCONT)
