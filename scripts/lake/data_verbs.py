@@ -22,7 +22,6 @@ from rich.text import Text
 from scripts.lake.names import complete_table
 from scripts.lake.progress import show_bytes, show_stages
 from scripts.lake.target import Target, make
-from shared.clients.ingestd import result_of
 from shared.errors import Invalid, LakehouseError
 from shared.wire.ingestd import IngestResult
 from shared.wire.queryd import SqlRequest, SqlResult, TableInfo
@@ -96,6 +95,9 @@ async def ingest(
                 with anyio.CancelScope(shield=True), suppress(LakehouseError):
                     await gateway.ingest.cancel_job(begun.job_id)
                 raise
+    # Here: help and completion do without the clients, which take a while to load.
+    from shared.clients.ingestd import result_of
+
     result = result_of(job)
     target.show(result, lambda: _tell_ingest(result))
     return 0
