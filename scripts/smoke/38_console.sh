@@ -31,7 +31,12 @@ CSRF=$(form_token)
 printf 'name,n\n"<script>alert(1)</script>",1\nplain,2\ntoo,many,fields\n' >"$WORK/evil.csv"
 page POST "/datasets/ingest?dataset=$T" -H "x-csrf-token: $CSRF" -H 'content-type: text/csv' \
     --data-binary @"$WORK/evil.csv"
-expect 200 "ingest"
+expect 202 "ingest"
+JOB=$(json 'it["job"]')
+page GET "${JOB#/console}/events"
+grep -q '^event: end' "$BODY" || fail "the end of the ingest was not told"
+page GET "${JOB#/console}"
+expect 200 "what came of it"
 shows "2 rows are in $T"
 page GET "/datasets/$T"
 shows '&lt;script&gt;alert(1)&lt;/script&gt;'
