@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import statistics
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from services.matrixd.core.playbook import Episode, Playbook, Rating, Reranked
 from tests.support.playbook import World
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def world() -> World:
+    # One for each test: what a test draws must not depend on which ran before it.
     return World()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def episodes(world: World) -> list[Episode]:
     return [world.episode(n % 20, n) for n in range(60)]
 
@@ -186,10 +188,10 @@ def test_ratings_of_what_was_not_shown_are_ignored(world: World) -> None:
     assert (view.helpful, view.harmful, view.ignored) == (0, 0, 1)
 
 
-def test_a_source_that_errs_is_believed_less(world: World) -> None:
+def test_a_source_that_errs_is_believed_less() -> None:
     dice = random.Random(9)
 
-    def record(rate: float, source: str, start: int) -> list[Episode]:
+    def record(world: World, rate: float, source: str, start: int) -> list[Episode]:
         return [
             world.episode(
                 n % 20,
@@ -200,13 +202,23 @@ def test_a_source_that_errs_is_believed_less(world: World) -> None:
             for n in range(120)
         ]
 
-    book = Playbook.build(
-        [*record(0.0, "careful", 0), *record(0.2, "hasty", 1000), *record(0.45, "coin", 2000)]
-    )
-    found = book.sources()
-    assert found["careful"].positive > found["hasty"].positive > found["coin"].positive
-    assert found["careful"].accuracy > 0.9
-    assert found["coin"].accuracy < 0.7
+    # In one world of ten a careful source's 120 good ratings stand where guesses would; what is
+    # promised is the order in every world and the figure in most.
+    careful, coin = list[float](), list[float]()
+    for seed in range(1, 8):
+        world = World(seed=seed)
+        found = Playbook.build(
+            [
+                *record(world, 0.0, "careful", 0),
+                *record(world, 0.2, "hasty", 1000),
+                *record(world, 0.45, "coin", 2000),
+            ]
+        ).sources()
+        assert found["careful"].positive > found["hasty"].positive > found["coin"].positive
+        careful.append(found["careful"].accuracy)
+        coin.append(found["coin"].accuracy)
+    assert statistics.median(careful) > 0.9
+    assert max(coin) < 0.7
 
 
 def test_newer_evidence_wins_over_older(world: World) -> None:

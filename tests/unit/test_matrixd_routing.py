@@ -88,12 +88,12 @@ class Twins:
         return playbook.rerank(text, vector.astype(np.float32), self.search(vector))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def twins() -> Twins:
     return Twins()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def episodes(twins: Twins) -> list[Episode]:
     return [twins.episode(n, n % 40, n % 2) for n in range(40)]
 
