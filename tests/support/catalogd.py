@@ -26,6 +26,7 @@ from services.catalogd.store.pointers import Pointers
 from services.catalogd.store.reader import Reader
 from services.catalogd.store.registrar import Registrar
 from services.catalogd.store.rooms import now_ms
+from services.catalogd.store.tools import Tools
 from services.catalogd.store.versions import Versions
 from services.catalogd.store.views import describe_table
 from services.storaged.app import create_app as create_storaged
@@ -138,9 +139,10 @@ class Store:
             f"file://{directory / 'warehouse'}",
             lambda *of: describe_table(*of).model_dump_json(by_alias=True),
         )
-        self.commits = commits = Commits(self.figures)
-        self.registrar = Registrar(self.pointers, self.catalog, keep, clock, self.figures, commits)
-        self.versions = Versions(self.pointers, self.catalog, keep, clock, commits, self.figures)
+        self.commits = Commits(self.figures)
+        tools = Tools(self.pointers, self.catalog, self.commits, self.figures, keep, clock)
+        self.registrar = Registrar(tools)
+        self.versions = Versions(tools)
         self.reader = Reader(self.pointers, self.catalog)
 
     def write(self, key: str, columns: Mapping[str, Any] | pa.Table) -> ObjectInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pyiceberg.manifest import FileFormat, ManifestContent
@@ -13,14 +13,14 @@ from services.catalogd.core.bins import FULL, plan_groups
 from services.catalogd.core.collecting import name_object
 from services.catalogd.core.schema import fingerprint_columns, merge_columns
 from services.catalogd.core.types import Columns
-from services.catalogd.store.catalog import DatasetCatalog, discard_written
+from services.catalogd.store.catalog import discard_written
 from services.catalogd.store.changes import Changes
-from services.catalogd.store.commits import Commits
 from services.catalogd.store.iceberg import from_schema, read_ids
 from services.catalogd.store.ingestlog import COMPACT, OWN, Ingest
 from services.catalogd.store.parquet import ParquetFile, make_data_file, read_parquet
-from services.catalogd.store.pointers import Pointers, require_dataset
+from services.catalogd.store.pointers import require_dataset
 from services.catalogd.store.registrar import require_plain
+from services.catalogd.store.tools import Tools
 from shared.errors import Conflict, Internal, LakehouseError
 from shared.wire.storaged import ObjectInfo
 
@@ -56,29 +56,10 @@ class Plan:
 
 
 class Compactor:
-    """Plans and commits compactions.
+    """Plans and commits compactions."""
 
-    Args:
-        pointers: the catalogue's database.
-        catalog: commits to it.
-        keep: snapshots that every dataset keeps.
-        now_ms: the clock, in milliseconds since 1970.
-        commits: how commits are tried.
-    """
-
-    def __init__(
-        self,
-        pointers: Pointers,
-        catalog: DatasetCatalog,
-        keep: int,
-        now_ms: Callable[[], int],
-        commits: Commits,
-    ) -> None:
-        self._pointers = pointers
-        self._catalog = catalog
-        self._keep = keep
-        self._now_ms = now_ms
-        self._commits = commits
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def plan(self, name: str, target: int, *, least: int, tiered: bool, budget: int) -> Plan:
         """What there is to merge; see `plan_groups`.
@@ -122,7 +103,7 @@ class Compactor:
     def read_file(self, key: str, uri: str, size: int) -> ParquetFile:
         """A file's footer, under the name that messages use."""
         info = ObjectInfo(key=key, etag="", size=size, uri=uri, last_modified="")
-        return read_parquet(self._catalog.open_io(uri), info)
+        return read_parquet(self._tools.catalog.open_io(uri), info)
 
     def commit(
         self,
@@ -149,7 +130,7 @@ class Compactor:
         def attempt() -> str:
             return self._commit(name, plan, removes, files, since)
 
-        return self._commits.run(name, attempt, patience_s)
+        return self._tools.commits.run(name, attempt, patience_s)
 
     def _commit(
         self,
@@ -176,9 +157,9 @@ class Compactor:
                 removes=[file.uri for file in removes],
                 summary=SUMMARY,
                 same_rows=True,
-                now_ms=self._now_ms(),
+                now_ms=self._tools.now_ms(),
             )
-            changes.expire_snapshots(self._keep)
+            changes.expire_snapshots(self._tools.keep)
         except BaseException:
             discard_written(table.io)
             raise
@@ -188,20 +169,20 @@ class Compactor:
             snapshot_id=snapshot_id,
             schema_id=changes.table_metadata.current_schema_id,
             record=None,
-            made_ms=self._now_ms(),
+            made_ms=self._tools.now_ms(),
         )
         places = [name_object(file.key) for file in files]
-        self._catalog.commit_ingest(table, changes.updates, ingest, places, since)
+        self._tools.catalog.commit_ingest(table, changes.updates, ingest, places, since)
         return str(snapshot_id)
 
     def _open(self, name: str) -> Table:
-        pointer = require_dataset(name, self._pointers.read_pointer(name))
-        return self._catalog.open_table(name, pointer.location or "")
+        pointer = require_dataset(name, self._tools.pointers.read_pointer(name))
+        return self._tools.catalog.open_table(name, pointer.location or "")
 
     def _list_files(self, metadata: TableMetadata) -> list[OldFile]:
         """Files of the current snapshot in the order of their commits."""
         snapshot = metadata.current_snapshot()
-        io = self._catalog.open_io(metadata.location)
+        io = self._tools.catalog.open_io(metadata.location)
         found: list[tuple[int, OldFile]] = []
         for manifest in snapshot.manifests(io) if snapshot else ():
             if manifest.content != ManifestContent.DATA:

@@ -8,7 +8,7 @@ says so, and the write is planned anew on what is there then.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC
@@ -30,15 +30,14 @@ from services.catalogd.core.schema import (
     plan_columns,
 )
 from services.catalogd.core.types import Columns
-from services.catalogd.store.catalog import DatasetCatalog, discard_written
+from services.catalogd.store.catalog import discard_written
 from services.catalogd.store.changes import INGEST_ID, TABLE_PROPERTIES, Changes
-from services.catalogd.store.commits import Commits
-from services.catalogd.store.figures import Figures
 from services.catalogd.store.iceberg import from_schema, read_ids, to_schema
 from services.catalogd.store.ingestlog import Ingest
 from services.catalogd.store.parquet import ParquetFile, make_data_file, read_parquet
-from services.catalogd.store.pointers import Pointer, Pointers
+from services.catalogd.store.pointers import Pointer
 from services.catalogd.store.questions import missing_files
+from services.catalogd.store.tools import Tools
 from services.catalogd.store.views import describe_table, show_unchanged
 from shared.errors import Conflict, Unprocessable
 from shared.wire.catalogd import RegisterResponse
@@ -46,32 +45,10 @@ from shared.wire.storaged import ObjectInfo
 
 
 class Registrar:
-    """The only writer of datasets.
+    """The only writer of datasets."""
 
-    Args:
-        pointers: the catalogue's database.
-        catalog: commits to it.
-        keep: snapshots that every dataset keeps.
-        now_ms: the clock, in milliseconds since 1970.
-        figures: where registers are counted.
-        commits: how commits are tried.
-    """
-
-    def __init__(
-        self,
-        pointers: Pointers,
-        catalog: DatasetCatalog,
-        keep: int,
-        now_ms: Callable[[], int],
-        figures: Figures,
-        commits: Commits,
-    ) -> None:
-        self._pointers = pointers
-        self._catalog = catalog
-        self._keep = keep
-        self._now_ms = now_ms
-        self._figures = figures
-        self._commits = commits
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def read_objects(self, infos: Sequence[ObjectInfo]) -> list[ParquetFile]:
         """Footers of objects.
@@ -79,7 +56,7 @@ class Registrar:
         Raises:
             Unprocessable: one is no Parquet file, or does not fit a table.
         """
-        return [read_parquet(self._catalog.open_io(info.uri), info) for info in infos]
+        return [read_parquet(self._tools.catalog.open_io(info.uri), info) for info in infos]
 
     def register(
         self, order: Order, files: Sequence[ParquetFile], patience_s: float
@@ -99,14 +76,16 @@ class Registrar:
         """
         check_alike(files)
         started = time.monotonic()
-        answer = self._commits.run(order.name, lambda: self._try_once(order, files), patience_s)
-        self._figures.observe(answer.status, time.monotonic() - started)
+        answer = self._tools.commits.run(
+            order.name, lambda: self._try_once(order, files), patience_s
+        )
+        self._tools.figures.observe(answer.status, time.monotonic() - started)
         return answer
 
     def _try_once(self, order: Order, files: Sequence[ParquetFile]) -> RegisterResponse:
-        pointer = self._pointers.read_pointer(order.name)
+        pointer = self._tools.pointers.read_pointer(order.name)
         location = pointer.location if pointer else None
-        metadata = self._catalog.load_metadata(location) if location else None
+        metadata = self._tools.catalog.load_metadata(location) if location else None
         identity = self._identify(order, pointer, metadata)
         ingest_id, found = self._find_same(order, identity, metadata)
         if found is not None and metadata is not None:
@@ -116,7 +95,7 @@ class Registrar:
             table = self._stage_new(order, identity, files)
         else:
             require_plain(order.name, metadata)
-            table = self._catalog.open_table(order.name, location)
+            table = self._tools.catalog.open_table(order.name, location)
         changes = Changes(table)
         if files:
             given = files[0].columns
@@ -130,7 +109,7 @@ class Registrar:
             snapshot = metadata.current_snapshot_id or 0
             ingest = self._make_ingest(order, ingest_id, snapshot, metadata)
             places = [name_object(key) for key in order.places()]
-            self._catalog.note_ingest(table, ingest, places, order.since)
+            self._tools.catalog.note_ingest(table, ingest, places, order.since)
             after = metadata
         else:
             after, ingest = self._commit(order, ingest_id, changes, table, filled)
@@ -147,22 +126,22 @@ class Registrar:
                 "Begin it again: the dataset has a new identity.",
                 details={"dataset": order.name, "expected_uuid": order.uuid, "uuid": identity},
             )
-        return identity or self._pointers.reserve_uuid(order.name, str(uuid4()))
+        return identity or self._tools.pointers.reserve_uuid(order.name, str(uuid4()))
 
     def _find_same(
         self, order: Order, identity: str, metadata: TableMetadata | None
     ) -> tuple[str, Ingest | None]:
         """The write's id, and the write itself when the dataset has it already."""
         if order.ingest_id is not None:
-            return order.ingest_id, self._pointers.find_ingest(identity, order.ingest_id)
+            return order.ingest_id, self._tools.pointers.find_ingest(identity, order.ingest_id)
         digest = digest_write(identity, order.mode, order.objects, order.removes)
         base = metadata.current_snapshot_id if metadata else None
         if order.mode == "replace" and base is not None:
-            latest = self._pointers.find_replace_of(identity, base)
+            latest = self._tools.pointers.find_replace_of(identity, base)
             if latest is not None and is_same_replace(latest, digest):
-                return latest, self._pointers.find_ingest(identity, latest)
+                return latest, self._tools.pointers.find_ingest(identity, latest)
         ingest_id = derive_ingest_id(digest, order.mode, base)
-        return ingest_id, self._pointers.find_ingest(identity, ingest_id)
+        return ingest_id, self._tools.pointers.find_ingest(identity, ingest_id)
 
     def _stage_new(self, order: Order, identity: str, files: Sequence[ParquetFile]) -> Table:
         if not files:
@@ -176,11 +155,11 @@ class Registrar:
             UNPARTITIONED_PARTITION_SPEC,
             UNSORTED_SORT_ORDER,
             # By identity, so that a dataset made anew shares nothing with the old one.
-            f"{self._catalog.warehouse}/{identity}",
+            f"{self._tools.catalog.warehouse}/{identity}",
             dict(TABLE_PROPERTIES),
             UUID(identity),
         )
-        return self._catalog.stage_table(order.name, metadata)
+        return self._tools.catalog.stage_table(order.name, metadata)
 
     def _commit(
         self,
@@ -198,16 +177,16 @@ class Registrar:
                 mode=order.mode,
                 removes=order.removes,
                 summary={INGEST_ID: ingest_id},
-                now_ms=self._now_ms(),
+                now_ms=self._tools.now_ms(),
             )
-            changes.expire_snapshots(self._keep)
+            changes.expire_snapshots(self._tools.keep)
         except BaseException:
             discard_written(table.io)
             raise
         ingest = self._make_ingest(order, ingest_id, snapshot, planned)
         places = [name_object(key) for key in order.places()]
         return (
-            self._catalog.commit_ingest(table, changes.updates, ingest, places, order.since),
+            self._tools.catalog.commit_ingest(table, changes.updates, ingest, places, order.since),
             ingest,
         )
 
@@ -220,7 +199,7 @@ class Registrar:
             snapshot_id=snapshot_id,
             schema_id=metadata.current_schema_id,
             record=order.record.model_dump_json() if order.record else None,
-            made_ms=self._now_ms(),
+            made_ms=self._tools.now_ms(),
         )
 
 

@@ -16,6 +16,7 @@ from services.catalogd.store.objectio import ObjectBridge, Objects
 from services.catalogd.store.pointers import Pointers
 from services.catalogd.store.reader import Reader
 from services.catalogd.store.registrar import Registrar
+from services.catalogd.store.tools import Tools
 from services.catalogd.store.versions import Versions
 from services.catalogd.store.views import describe_table
 
@@ -52,13 +53,13 @@ def build_rooms(
         lambda name, metadata: describe_table(name, metadata).model_dump_json(by_alias=True),
         ObjectBridge(*storage) if storage else None,
     )
-    commits = Commits(figures)
+    tools = Tools(pointers, catalog, Commits(figures), figures, keep, now_ms)
     return Rooms(
         Reader(pointers, catalog, find_key),
-        Registrar(pointers, catalog, keep, now_ms, figures, commits),
-        Versions(pointers, catalog, keep, now_ms, commits, figures),
-        commits,
-        Compactor(pointers, catalog, keep, now_ms, commits),
+        Registrar(tools),
+        Versions(tools),
+        tools.commits,
+        Compactor(tools),
         Collector(pointers, catalog),
     )
 

@@ -13,12 +13,11 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from services.catalogd.core.snapshots import TAG
-from services.catalogd.store.catalog import DatasetCatalog, discard_written
+from services.catalogd.store.catalog import discard_written
 from services.catalogd.store.changes import Changes, list_tags
-from services.catalogd.store.commits import Commits
-from services.catalogd.store.figures import Figures
 from services.catalogd.store.ingestlog import OWN, ROLLBACK, Ingest
-from services.catalogd.store.pointers import Pointers, require_dataset
+from services.catalogd.store.pointers import require_dataset
+from services.catalogd.store.tools import Tools
 from services.catalogd.store.views import describe_table, locate_snapshot
 from shared.errors import Conflict, Invalid, NotFound
 from shared.wire import catalogd as wire
@@ -30,32 +29,10 @@ T = TypeVar("T")
 
 
 class Versions:
-    """Rollbacks, tags and expiry.
+    """Rollbacks, tags and expiry."""
 
-    Args:
-        pointers: the catalogue's database.
-        catalog: commits to it.
-        keep: snapshots that every dataset keeps.
-        now_ms: the clock, in milliseconds since 1970.
-        commits: how commits are tried.
-        figures: where they are counted.
-    """
-
-    def __init__(
-        self,
-        pointers: Pointers,
-        catalog: DatasetCatalog,
-        keep: int,
-        now_ms: Callable[[], int],
-        commits: Commits,
-        figures: Figures,
-    ) -> None:
-        self._pointers = pointers
-        self._catalog = catalog
-        self._keep = keep
-        self._now_ms = now_ms
-        self._commits = commits
-        self._figures = figures
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
 
     def roll_back(self, name: str, reference: str, patience_s: float) -> wire.RolledBack:
         """Makes the dataset what it was at a retained snapshot, by a new one.
@@ -76,24 +53,24 @@ class Versions:
             return _answer(name, metadata, old, current, "unchanged")
         lineage = _list_lineage(metadata, old)
         uuid = str(metadata.table_uuid)
-        target = self._pointers.find_position(uuid, lineage, old.timestamp_ms)
+        target = self._tools.pointers.find_position(uuid, lineage, old.timestamp_ms)
         changes = Changes(table)
         marks = {RESTORED: _find_origin(old)}
         snapshot_id = self._stage(
             table,
-            lambda: changes.restore_snapshot(old, summary=marks, now_ms=self._now_ms()),
+            lambda: changes.restore_snapshot(old, summary=marks, now_ms=self._tools.now_ms()),
         )
-        changes.expire_snapshots(self._keep)
+        changes.expire_snapshots(self._tools.keep)
         ingest = Ingest(
             ingest_id=f"{OWN}{ROLLBACK}-{snapshot_id}",
             mode=ROLLBACK,
             snapshot_id=snapshot_id,
             schema_id=changes.table_metadata.current_schema_id,
             record=str(target),
-            made_ms=self._now_ms(),
+            made_ms=self._tools.now_ms(),
         )
-        after = self._catalog.commit_ingest(table, changes.updates, ingest)
-        self._figures.upkeep.labels("rollback").inc()
+        after = self._tools.catalog.commit_ingest(table, changes.updates, ingest)
+        self._tools.figures.upkeep.labels("rollback").inc()
         return _answer(name, after, old, current, "updated")
 
     def set_tag(self, name: str, tag: str, reference: str | None, patience_s: float) -> wire.Tagged:
@@ -120,7 +97,7 @@ class Versions:
         if status != "unchanged":
             changes = Changes(table)
             changes.set_tag(tag, chosen.snapshot_id)
-            self._catalog.commit_ingest(table, changes.updates, None)
+            self._tools.catalog.commit_ingest(table, changes.updates, None)
         return wire.Tagged(
             dataset=name, tag=tag, snapshot_id=str(chosen.snapshot_id), status=status
         )
@@ -143,7 +120,7 @@ class Versions:
             )
         changes = Changes(table)
         changes.remove_tag(tag)
-        self._catalog.commit_ingest(table, changes.updates, None)
+        self._tools.catalog.commit_ingest(table, changes.updates, None)
         return wire.TagDeleted(dataset=name, tag=tag, snapshot_id=str(named))
 
     def expire(self, name: str, keep: int | None, patience_s: float) -> wire.Expired:
@@ -156,19 +133,19 @@ class Versions:
 
     def _expire(self, name: str, table: Table, keep: int | None) -> wire.Expired:
         changes = Changes(table)
-        expired = changes.expire_snapshots(self._keep if keep is None else keep)
+        expired = changes.expire_snapshots(self._tools.keep if keep is None else keep)
         after = table.metadata
         if expired:
-            after = self._catalog.commit_ingest(table, changes.updates, None)
-            self._figures.expired.inc(expired)
+            after = self._tools.catalog.commit_ingest(table, changes.updates, None)
+            self._tools.figures.expired.inc(expired)
         return wire.Expired(dataset=name, expired=expired, kept=len(after.snapshots))
 
     def _run(self, name: str, patience_s: float, attempt: Callable[[Table], T]) -> T:
         def once() -> T:
-            pointer = require_dataset(name, self._pointers.read_pointer(name))
-            return attempt(self._catalog.open_table(name, pointer.location or ""))
+            pointer = require_dataset(name, self._tools.pointers.read_pointer(name))
+            return attempt(self._tools.catalog.open_table(name, pointer.location or ""))
 
-        return self._commits.run(name, once, patience_s)
+        return self._tools.commits.run(name, once, patience_s)
 
     def _stage(self, table: Table, work: Callable[[], T]) -> T:
         try:
