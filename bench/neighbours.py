@@ -95,18 +95,23 @@ class Client:
         return response.status, time.perf_counter() - begun
 
 
-def list_workers(daemon: int) -> set[int]:
-    """queryd's worker processes that are not dead."""
+def list_children(pid: int) -> set[int]:
+    """A process's children that are not dead."""
     found: set[int] = set()
-    for task in Path(f"/proc/{daemon}/task").iterdir():
-        for pid in (task / "children").read_text().split():
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
             try:
-                state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+                state = Path(f"/proc/{child}/stat").read_text().rpartition(") ")[2][0]
             except OSError:
                 continue
             if state not in "ZX":
-                found.add(int(pid))
+                found.add(int(child))
     return found
+
+
+def list_workers(daemon: int) -> set[int]:
+    """queryd's worker processes that are not dead: its template's children."""
+    return {pid for template in list_children(daemon) for pid in list_children(template)}
 
 
 @contextmanager

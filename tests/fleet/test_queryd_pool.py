@@ -53,15 +53,29 @@ async def until(check: Callable[[], object], seconds: float = 10.0) -> None:
         await asyncio.sleep(0.005)
 
 
+def children(pid: int) -> list[int]:
+    """Process ids of a process's children."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def templates() -> list[int]:
+    """Process ids of this process's living templates of query workers."""
+    found: list[int] = []
+    for pid in children(os.getpid()):
+        with contextlib.suppress(OSError):
+            if b"services.queryd.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
 def workers() -> list[int]:
     """Process ids of this process's living query workers."""
-    found: list[int] = []
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            with contextlib.suppress(OSError):
-                if b"services.queryd.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
-    return sorted(found)
+    found = [pid for template in templates() for pid in children(template)]
+    return sorted(pid for pid in found if Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 async def warm(service: Service) -> list[int]:
@@ -141,8 +155,8 @@ async def test_workers_are_gone_with_their_daemon(tmp_path: Path) -> None:
         pids = await warm(service)
         assert len(pids) == 2
         folder = service.config.data_dir("queryd") / "tmp"
-        assert len(list(folder.iterdir())) == 2
-    assert workers() == []
+        assert sorted(path.name for path in folder.iterdir()) == ["1", "2", "template"]
+    assert workers() == templates() == []
     assert not folder.exists()
 
 
@@ -202,16 +216,49 @@ async def test_a_worker_stops_with_a_killed_daemon(tmp_path: Path) -> None:
         sys.executable, "-c", script, str(tmp_path), cwd=ROOT
     )
 
-    def children() -> list[str]:
-        return Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    def family() -> list[int]:
+        return [pid for child in children(daemon.pid) for pid in (child, *children(child))]
 
-    await until(children, 20)
-    pid = children()[0]
-    await until(lambda: b"worker" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    await until(lambda: len(family()) == 2, 20)
+    template, worker = family()
+    await until(lambda: is_busy(worker))
     daemon.kill()
     await daemon.wait()
-    await until(lambda: not Path(f"/proc/{pid}").exists())
-    assert not Path(f"/proc/{pid}").exists()
+    await until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in (template, worker)))
+    assert not Path(f"/proc/{template}").exists()
+
+
+async def test_a_template_that_dies_takes_its_workers_along_and_is_started_anew(
+    tmp_path: Path,
+) -> None:
+    async with queryd(tmp_path) as service:
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        before = {*templates(), *workers()}
+        running = asyncio.create_task(service.sql(ENDLESS))
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 1)
+        os.kill(templates()[0], signal.SIGKILL)
+        assert (await running).status_code == 422
+        assert await service.rows("SELECT 1") == [[1]]
+        assert not before & {*templates(), *workers()}
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+
+
+async def test_a_template_holds_no_thread_and_no_descriptor_of_its_workers(
+    tmp_path: Path,
+) -> None:
+    async with queryd(tmp_path) as service:
+        await warm(service)
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        [template] = templates()
+        assert len(os.listdir(f"/proc/{template}/task")) == 1
+        before = len(os.listdir(f"/proc/{template}/fd"))
+        for _ in range(3):
+            gone = workers()[0]
+            os.kill(gone, signal.SIGKILL)
+            await until(lambda gone=gone: gone not in workers() and len(workers()) == 2)
+        await until(lambda: len(os.listdir(f"/proc/{template}/fd")) == before)
+        assert Path(f"/proc/{template}/comm").read_text().strip() == "query-template"
+        assert Path(f"/proc/{workers()[0]}/comm").read_text().strip() == "query-worker"
 
 
 async def test_queries_wait_their_turn_and_the_queue_has_an_end(tmp_path: Path) -> None:
@@ -367,7 +414,7 @@ async def test_a_worker_that_cannot_be_given_its_priority_back_is_replaced(
         asked.append(step)
         return step is not Move.LEVEL
 
-    monkeypatch.setattr("services.queryd.store.pool.move", refuse_level)
+    monkeypatch.setattr("services.queryd.store.process.move", refuse_level)
     monkeypatch.setattr("services.queryd.store.pool.can_restore", lambda: False)
     monkeypatch.setattr("services.queryd.core.yielding.RUNAWAY_S", 0.2)
     async with queryd(tmp_path, workers=2, spare_workers=0) as service:
@@ -523,21 +570,31 @@ async def test_a_query_spills_no_more_than_it_may(tmp_path: Path) -> None:
         assert await service.rows("SELECT 1") == [[1]]
 
 
+# A template whose first worker is no good.
 STUB = """#!{python}
-import json, os, sys
+import os, sys
 sys.path.insert(0, {root!r})
-from services.queryd.core.frames import HEADER_SIZE, Kind, pack, pack_header, unpack_header
-fd = json.loads(sys.argv[3])["fd"]
-def send(kind, payload):
-    os.write(fd, pack(kind, payload))
-def receive():
-    kind, length = unpack_header(os.read(fd, HEADER_SIZE))
-    os.read(fd, length)
-    return kind
-send(Kind.READY, {{"worn": False}})
-receive()
-{rest}
-os.read(fd, 1)
+sys.modules["numpy"] = None
+from services.queryd.core.frames import HEADER_SIZE, Kind, pack, unpack_header
+from services.queryd.worker import template
+run_worker = template.run_worker
+def run(settings):
+    if not settings.scratch.endswith("/1/scratch"):
+        run_worker(settings)
+    fd = settings.fd
+    def send(kind, payload):
+        os.write(fd, pack(kind, payload))
+    def receive():
+        kind, length = unpack_header(os.read(fd, HEADER_SIZE))
+        os.read(fd, length)
+        return kind
+    send(Kind.READY, {{"worn": False}})
+    receive()
+    {rest}
+    os.read(fd, 1)
+    os._exit(0)
+template.run_worker = run
+template.main(sys.argv[3])
 """
 
 
@@ -569,10 +626,9 @@ async def test_a_worker_that_is_no_good_is_replaced(
     stub = tmp_path / "stub"
     stub.write_text(STUB.format(python=sys.executable, root=str(ROOT), rest=rest))
     stub.chmod(0o755)
-    monkeypatch.setattr("services.queryd.store.process.sys.executable", str(stub))
+    monkeypatch.setattr("services.queryd.store.template.sys.executable", str(stub))
     async with queryd(tmp_path, workers=1) as service:
         await warm(service)
-        monkeypatch.undo()
         response = await service.sql("SELECT 1")
         assert response.status_code == status, response.text
         await until_figure(service, f'lakehouse_queryd_workers_ended_total{{reason="{reason}"}}', 1)
@@ -583,14 +639,13 @@ async def test_a_worker_that_does_not_come_back_from_a_query_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stub = tmp_path / "stub"
-    real, rest = sys.executable, "send(Kind.ERROR, {'code': 'invalid', 'message': 'x'})"
+    rest = "send(Kind.ERROR, {'code': 'invalid', 'message': 'x'})"
     stub.write_text(STUB.format(python=sys.executable, root=str(ROOT), rest=rest))
     stub.chmod(0o755)
-    monkeypatch.setattr("services.queryd.store.process.sys.executable", str(stub))
+    monkeypatch.setattr("services.queryd.store.template.sys.executable", str(stub))
     monkeypatch.setattr("services.queryd.store.pool._RENEW_S", 0.3)
     async with queryd(tmp_path, workers=1) as service:
         await warm(service)
-        monkeypatch.setattr("services.queryd.store.process.sys.executable", real)
         assert (await service.sql("SELECT 1")).status_code == 400
         await until_figure(service, 'lakehouse_queryd_workers_ended_total{reason="stuck"}', 1)
         assert await service.rows("SELECT 1") == [[1]]
@@ -600,7 +655,7 @@ def test_a_worker_that_a_query_left_swollen_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The worker's own loop, in a thread, with a gauge that shows what it likes."""
-    sizes = iter([0, 0, 10 << 20, 10 << 20, 600 << 20])
+    sizes = iter([0, 10 << 20, 10 << 20, 600 << 20])
 
     class Gauge:
         def read(self) -> tuple[int, int]:
@@ -611,7 +666,6 @@ def test_a_worker_that_a_query_left_swollen_says_so(
     settings = WorkerSettings(theirs.fileno(), 0, 512, 64, 1, 64, str(tmp_path), ())
     channel = Channel(theirs.detach())
     session = Session(settings, channel, cast("MemoryGauge", Gauge()))
-    session.warm()
 
     def serve() -> None:
         with contextlib.suppress(Hangup):
@@ -634,7 +688,7 @@ def test_a_worker_that_a_query_left_swollen_says_so(
 async def test_a_worker_that_cannot_start_is_told_by_ready_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.queryd.store.process.sys.executable", "/bin/false")
+    monkeypatch.setattr("services.queryd.store.template.sys.executable", "/bin/false")
     async with queryd(tmp_path, workers=1) as service:
         deadline = time.monotonic() + 10
         while True:

@@ -18,15 +18,17 @@ from services.queryd.core.yielding import Manners, Move
 from services.queryd.store.allocator import keep_large_blocks
 from services.queryd.store.bucket import Bucket
 from services.queryd.store.figures import Figures
-from services.queryd.store.priority import can_restore, move
+from services.queryd.store.priority import can_restore
 from services.queryd.store.process import WorkerGone, WorkerProcess
+from services.queryd.store.template import Template
 from shared.errors import RateLimited, Unavailable
 from shared.pool import BlockingPool
 from shared.sections.data import QuerydSection
 
 logger = logging.getLogger("lakehouse.queryd")
 
-# A worker is warm in about a third of a second; one that takes this long is stuck. Seconds.
+# The first is warm in about half a second, the next much sooner; one that takes this long is
+# stuck. Seconds.
 _START_S = 30.0
 # A worker has a new database ready in about 15 ms; one that takes this long is stuck. Seconds.
 _RENEW_S = 10.0
@@ -76,6 +78,7 @@ class WorkerPool:
         self._manners: Manners[WorkerProcess] = Manners(restores=self._restores)
         self._review: asyncio.TimerHandle | None = None
         self._retirement: asyncio.TimerHandle | None = None
+        self._template: Template | None = None
         self._live: set[WorkerProcess] = set()
         self._fresh: set[WorkerProcess] = set()
         # Fresh ones that start behind the queries that run.
@@ -85,6 +88,7 @@ class WorkerPool:
         self._closing = False
         self._failures = 0
         self._complaint = ""
+        self._template_complaint = ""
 
     def start(self) -> None:
         """Starts all workers; they warm up on their own."""
@@ -111,6 +115,9 @@ class WorkerPool:
             worker.kill("shutdown")
         for worker in list(self._live):
             await worker.wait()
+        if self._template:
+            self._template.close()
+            self._template = None
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -206,9 +213,7 @@ class WorkerPool:
     def _spawn(self) -> bool:
         folder = self._folder / str(next(self._numbers))
         try:
-            worker = WorkerProcess(
-                self._section, folder, self._readable, self._note_exit, self._bucket
-            )
+            worker = WorkerProcess(self._load(), folder, self._note_exit)
         except OSError as error:
             self._note_failure(error.strerror or type(error).__name__)
             self._keep(self._fill_later())
@@ -216,12 +221,30 @@ class WorkerPool:
         self._live.add(worker)
         self._fresh.add(worker)
         worker.hold()
-        if self._turns and self._restores and not self._waiting.has_ready():
-            # Its start is a third of a second of work, for which no query has to wait.
-            move(worker.pid, Move.BEHIND)
+        if self._turns and self._restores and not self._is_wanted():
+            # No query has to wait for its start.
+            worker.move(Move.BEHIND)
             self._modest.add(worker)
         self._keep(self._await_ready(worker, _START_S))
         return True
+
+    def _load(self) -> Template:
+        if self._template is None:
+            self._template = Template(
+                self._section,
+                self._folder / "template",
+                self._readable,
+                self._bucket,
+                self._note_template_end,
+            )
+        return self._template
+
+    def _note_template_end(self) -> None:
+        # Its workers end with it, and the first that is started anew starts it anew.
+        if self._template:
+            self._template_complaint = self._template.read_complaint()
+            logger.warning("The query workers' template ended: %s", self._template_complaint)
+        self._template = None
 
     async def _await_ready(self, worker: WorkerProcess, patience_s: float) -> None:
         """Waits for READY, lets go and offers the worker; ends it when it is worn or stuck."""
@@ -279,8 +302,9 @@ class WorkerPool:
 
     def _end(self, worker: WorkerProcess) -> None:
         turn, since = self._turns.pop(worker)
-        self._waiting.finish(turn, asyncio.get_running_loop().time() - since)
-        for step in self._manners.finish(worker):
+        now = asyncio.get_running_loop().time()
+        self._waiting.finish(turn, now - since)
+        for step in self._manners.finish(worker, now):
             self._move(worker, step)
         self._hand_out()
         self._weigh()
@@ -295,7 +319,7 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
         for worker, step in self._manners.weigh(loop.time(), waiting=self._waiting.has_ready()):
             self._move(worker, step)
-        if self._modest and self._waiting.has_ready():
+        if self._modest and self._is_wanted():
             for worker in self._modest:
                 self._move(worker, Move.LEVEL)
             self._modest.clear()
@@ -307,8 +331,13 @@ class WorkerPool:
         if again is not None:
             self._review = loop.call_later(again, self._weigh)
 
+    def _is_wanted(self) -> bool:
+        """Whether queries wait for a worker that starts, and none of the others will be free."""
+        now = asyncio.get_running_loop().time()
+        return self._waiting.has_ready() and self._manners.all_last(now)
+
     def _move(self, worker: WorkerProcess, step: Move) -> None:
-        if worker.alive and not move(worker.pid, step) and step is Move.LEVEL:
+        if not worker.move(step) and step is Move.LEVEL:
             worker.kill("worn")
 
     def _retire(self) -> None:
@@ -338,7 +367,8 @@ class WorkerPool:
         self._figures.ended(worker.reason or ("worn" if worker.status == 0 else "crashed"))
         if worker in self._fresh:
             # Unlike one that a query ended, the next may fare no better.
-            self._note_failure(worker.read_complaint() or f"exit status {worker.status}")
+            complaint = worker.read_complaint() or self._template_complaint
+            self._note_failure(complaint or f"exit status {worker.status}")
         self._fresh.discard(worker)
         self._modest.discard(worker)
         self._keep(self._clear_away(worker.folder))

@@ -1,8 +1,7 @@
-"""One worker process as the daemon sees it: started by exec, spoken to in frames, killed.
+"""One worker process as the daemon sees it: a copy of the template, spoken to in frames, killed.
 
-The worker gets a cleared environment, one socket and nothing else. It is watched by its
-process descriptor, so that its death is known at once and its number is never mistaken for
-another process's.
+The worker gets one socket and nothing else. It is known by its process descriptor, so that its
+number is never mistaken for another process's.
 """
 
 from __future__ import annotations
@@ -10,29 +9,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
+import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from services.queryd.core.frames import HEADER_SIZE, Kind, pack, unpack, unpack_header
-from services.queryd.store.bucket import Bucket
-from services.queryd.worker.settings import WorkerSettings
-from shared.daemons import ROOT
-from shared.sections.data import QuerydSection
+from services.queryd.core.yielding import Move
+from services.queryd.store.priority import move
+from services.queryd.store.template import Template, read_last_line
 
-# One thread for linear algebra nobody does; the plain allocator in two arenas, because what
-# it sets aside counts against the limit on address space; times in UTC.
-_ENVIRONMENT = {
-    "MALLOC_ARENA_MAX": "2",
-    "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "TZ": "UTC",
-    "LC_ALL": "C.UTF-8",
-}
 # Room in the socket for a whole batch, so that the worker makes the next one while this one
 # is on its way. The kernel doubles it.
 _SOCKET_BYTES = 2 << 20
@@ -49,23 +37,19 @@ class WorkerGone(Exception):
 
 
 class WorkerProcess:
-    """A running worker. Make it inside the event loop.
+    """A worker, from when it is asked for. Make it inside the event loop.
 
     Args:
-        section: limits.
+        template: what it is a copy of.
         folder: its own folder, made here; whoever is told of its end removes it.
-        readable: folders that hold data files.
         on_exit: called once, when the process has ended.
-        bucket: where data files lie too, if there is one.
+
+    Raises:
+        OSError: it cannot be started.
     """
 
     def __init__(
-        self,
-        section: QuerydSection,
-        folder: Path,
-        readable: tuple[str, ...],
-        on_exit: Callable[[WorkerProcess], None],
-        bucket: Bucket | None = None,
+        self, template: Template, folder: Path, on_exit: Callable[[WorkerProcess], None]
     ) -> None:
         self.folder = folder
         self.reason = ""
@@ -77,53 +61,28 @@ class WorkerProcess:
         self._header = b""  # as much of the next frame's as has come
         self._kind = Kind.READY
         self._left = 0  # bytes of the present frame that are not read yet
+        # Until the template has told of it, what it is to be done to it waits.
+        self._pid: int | None = None
+        self._pidfd = -1
+        self._moves: list[Move] = []
         scratch = folder / "scratch"
         scratch.mkdir(parents=True)
         ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
-        settings = WorkerSettings(
-            fd=theirs.fileno(),
-            parent=os.getpid(),
-            memory_mb=section.worker_memory_mb,
-            temp_mb=section.worker_temp_mb,
-            threads=section.worker_threads,
-            files=section.worker_files,
-            scratch=str(scratch),
-            readable=readable,
-            # No more than these: the argument can be read by everybody on the machine.
-            extension=bucket.extension if bucket else "",
-            ports=(bucket.port,) if bucket else (),
-        )
-        # In this thread: a worker asks to die with the thread that started it.
         with theirs, (folder / "stderr").open("wb") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "services.queryd.worker", settings.to_json()],
-                cwd=ROOT,
-                env=_ENVIRONMENT,
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                # Out of the way of the terminal's signals, but in the daemon's session: where
-                # the kernel shares processors out by session first (autogroup), a policy
-                # counts only beside processes of the same one.
-                process_group=0,
-            )
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BYTES)
+            try:
+                template.start_worker(self, scratch, theirs, errors.fileno())
+            except OSError:
+                ours.close()
+                raise
         ours.setblocking(False)
         self._socket = ours
-        self._pidfd = os.pidfd_open(self._process.pid)
-        self._loop.add_reader(self._pidfd, self._reap)
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
 
     @property
     def status(self) -> int | None:
         """Its exit status, negative for the signal that ended it; None while it lives."""
-        return self._process.returncode
+        return self._exited.result() if self._exited.done() else None
 
     @property
     def alive(self) -> bool:
@@ -132,14 +91,50 @@ class WorkerProcess:
 
     def is_running(self) -> bool:
         """Whether it runs at this moment, which the loop may not have been told yet."""
-        return self._process.poll() is None
+        if not self.alive:
+            return False
+        if self._pid is None:
+            return True
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        return not ended.poll(0)
 
     def kill(self, reason: str) -> None:
         """Ends it now; `reason` is kept for who asks why it is gone."""
         if self.alive:
             if not self._hung_up:
                 self.reason = self.reason or reason
-            self._process.kill()
+            self._kill()
+
+    def move(self, step: Move) -> bool:
+        """Gives it its place among the others; False where this system does not let us."""
+        if not self.alive:
+            return True
+        if self._pid is None:
+            self._moves.append(step)
+            return True
+        return move(self._pid, step)
+
+    def note_start(self, pid: int, pidfd: int) -> None:
+        """Called by the template: it runs."""
+        self._pid, self._pidfd = pid, pidfd
+        for step in self._moves:
+            move(pid, step)
+        if self.reason:
+            self._kill()
+
+    def note_end(self, status: int) -> None:
+        """Called by the template: it has ended."""
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+        self._exited.set_result(status)
+        self._close_unused()
+        self._on_exit(self)
+
+    def _kill(self) -> None:
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def wait(self) -> int:
         """Its exit status once it has ended (negative: the signal that ended it)."""
@@ -147,10 +142,7 @@ class WorkerProcess:
 
     def read_complaint(self) -> str:
         """The last line it wrote before it died, for the log."""
-        with contextlib.suppress(OSError):
-            lines = (self.folder / "stderr").read_text("utf-8", "replace").strip().splitlines()
-            return lines[-1][:500] if lines else ""
-        return ""
+        return read_last_line(self.folder / "stderr")
 
     async def send(self, kind: Kind, payload: object) -> None:
         """One frame to the worker.
@@ -240,16 +232,6 @@ class WorkerProcess:
         """Undoes one `hold`."""
         self._holders -= 1
         self._close_unused()
-
-    def _reap(self) -> None:
-        status = self._process.poll()
-        if status is None:
-            return
-        self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
-        self._exited.set_result(status)
-        self._close_unused()
-        self._on_exit(self)
 
     def _close_unused(self) -> None:
         if not self.alive and not self._holders:

@@ -160,6 +160,10 @@ class Scribe:
         """Lets go of the last query's batches."""
         self._connection.unregister("result")
 
+    def close(self) -> None:
+        """Ends the database."""
+        self._connection.close()
+
 
 class JsonResult:
     """One JSON body: columns, rows as arrays, and what was counted after them."""

@@ -1,4 +1,4 @@
-"""The worker's life: settle every limit, warm up, then one query at a time.
+"""The worker's life: settle every limit, then one query at a time.
 
 What a query may ever do is settled before the first one arrives.
 """
@@ -44,17 +44,6 @@ class Session:
         self.scribe = Scribe(settings.memory_mb)
         self.engine = Engine(settings)
         self.base = gauge.read()[1]
-
-    def warm(self) -> None:
-        """Runs one small query in each usual way, so that the first caller's is as fast."""
-        begun = time.perf_counter()
-        statement = Statement(_WARM_SQL, "", 0)
-        for form in (Format.JSON, Format.ARROW, Format.NDJSON):
-            columns, reader, rows = self.engine.run(statement, [])
-            result = make_result(form, reader, columns, self.scribe, 10, rows, begun)
-            result.run(lambda parts: None, lambda truncated: None)
-            self.scribe.forget()
-        self.base = self.gauge.read()[1]
 
     def serve(self) -> None:
         """Takes queries until the daemon hangs up or this worker is worn."""
@@ -127,13 +116,26 @@ class Session:
         self.engine = Engine(self.settings)
 
 
-def main(argument: str) -> None:
-    """Settles limits, warms up, and serves.
+def try_out(settings: WorkerSettings) -> None:
+    """Runs one small query in each usual way, and leaves nothing open.
 
-    Args:
-        argument: `WorkerSettings` as JSON.
+    What that loads and sets up is there in every copy of this process, so that a worker's first
+    caller is answered as fast as any.
     """
-    settings = WorkerSettings.from_json(argument)
+    scribe, engine = Scribe(settings.memory_mb), Engine(settings)
+    begun = time.perf_counter()
+    statement = Statement(_WARM_SQL, "", 0)
+    for form in (Format.JSON, Format.ARROW, Format.NDJSON, Format.CSV, Format.PARQUET):
+        columns, reader, rows = engine.run(statement, [])
+        result = make_result(form, reader, columns, scribe, 10, rows, begun)
+        result.run(lambda parts: None, lambda truncated: None)
+        scribe.forget()
+    engine.close()
+    scribe.close()
+
+
+def run_worker(settings: WorkerSettings) -> None:
+    """Settles limits and serves until the daemon hangs up; ends the process then."""
     sandbox.bind_to_parent(settings.parent)
     sandbox.limit_resources(settings.files, settings.temp_mb << 20)
     sys.setrecursionlimit(_RECURSION)
@@ -143,7 +145,6 @@ def main(argument: str) -> None:
     # Before the engine starts threads: those that exist already would stay outside.
     sandbox.close_file_system(settings.readable, settings.scratch, settings.ports)
     session = Session(settings, channel, gauge)
-    session.warm()
     sandbox.limit_memory(gauge, (settings.memory_mb << 20) + _SLACK_BYTES)
     with contextlib.suppress(Hangup):
         session.serve()

@@ -1,4 +1,4 @@
-"""What the daemon tells a worker at its start, as one JSON argument."""
+"""What the daemon tells the workers' template at its start, as one JSON argument."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """Limits and folders of one worker.
+    """Limits and folders of the workers.
 
     Attributes:
-        fd: the descriptor of its socket.
-        parent: the daemon's process id.
+        fd: the descriptor of the template's socket; of its own in a worker.
+        parent: the process that it is to die with.
         memory_mb: what a query may use.
         temp_mb: what it may spill to disk.
         threads: of the engine.
         files: descriptors it may open.
-        scratch: its own folder for spilling.
+        scratch: folder for spilling; each worker has its own.
         readable: folders that hold data files.
         extension: path of DuckDB's httpfs where data files lie in a bucket, else empty.
         ports: that it may connect to.
