@@ -26,6 +26,7 @@ import duckdb
 from services.queryd.worker import sandbox
 from services.queryd.worker.session import run_worker, try_out
 from services.queryd.worker.settings import WorkerSettings
+from shared.heap import unmap_idle_code
 
 _MOST_BYTES = 65_536
 _PR_SET_NAME = 15
@@ -124,6 +125,7 @@ def main(argument: str) -> None:
         raise RuntimeError(f"{threads} threads are left after loading; a fork would lose them")
     gc.collect()
     gc.freeze()
+    unmap_idle_code()
     own = os.getpid()
     scratch, fd = Template(socket.socket(fileno=settings.fd)).serve()
     _set_name("query-worker")
