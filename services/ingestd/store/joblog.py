@@ -22,6 +22,23 @@ _COMPACT_EVERY = 500
 _KEPT_BYTES = 16 * 1024 * 1024
 
 
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """One of a job's files: a body that was received, or an object in storage.
+
+    Attributes:
+        name: what it is called.
+        size: its bytes. `sha256`: of a body.
+        object, etag: of an object.
+    """
+
+    name: str
+    size: int
+    sha256: str = ""
+    object: str | None = None
+    etag: str | None = None
+
+
 @dataclass(slots=True)
 class JobRow:
     """What is kept of a job.
@@ -30,7 +47,9 @@ class JobRow:
         id: its name; `number`: its place in the order of acceptance.
         dataset, uuid, options: what is to be done, as `Options` in plain form.
         folder: where its body lies; `size` and `sha256` of the body.
-        object, etag: of a source in storage; `size` is the object's, `sha256` is empty.
+        object, etag: of a source in storage; `size` is the object's, `sha256` is empty. Of
+            several, `object` is the prefix that they were named by, if they were.
+        files: where there are several, or a prefix; `size` and `sha256` are then of all.
         idempotency_key: what the caller calls the request.
         request_id: of the request that made it.
         created_us, started_us, finished_us: microseconds since 1970.
@@ -58,6 +77,12 @@ class JobRow:
     status: str = "queued"
     end: bytes = b""
     progress: dict[str, Any] = field(default_factory=dict[str, Any])
+    files: tuple[JobFile, ...] = ()
+
+    @property
+    def sources(self) -> tuple[JobFile, ...]:
+        """Its files, be it one or several."""
+        return self.files or (JobFile("", self.size, self.sha256, self.object, self.etag),)
 
     @property
     def ended(self) -> bool:
@@ -194,4 +219,5 @@ def _plain(row: JobRow) -> dict[str, Any]:
 
 
 def _row(fields: Mapping[str, Any]) -> JobRow:
-    return JobRow(**{**fields, "end": fields["end"].encode()})
+    files = tuple(JobFile(**one) for one in fields.get("files", ()))
+    return JobRow(**{**fields, "end": fields["end"].encode(), "files": files})
