@@ -319,6 +319,12 @@ async def test_more_files_than_one_ingest_takes_are_refused(tmp_path: Path) -> N
         await take(trio, "dataset=w", A, B)
 
 
+async def test_files_of_too_many_columns_together_are_refused(tmp_path: Path) -> None:
+    async with run_trio(make_config(tmp_path, ingestd={"max_columns": 3})) as trio:
+        error = await refuse(trio, EVOLVE, 422, A, ("b.csv", b"id,x,y\n1,2,3\n"))
+        assert (error["details"]["file"], error["details"]["limit"]) == ("b.csv", 3)
+
+
 async def test_the_same_bytes_under_two_names_are_taken_and_told(trio: Trio) -> None:
     answer = await take(trio, "dataset=w", A, ("copy.csv", A[1]))
     assert answer["rows_out"] == 4

@@ -55,6 +55,7 @@ def test_the_same_bytes_twice_are_told() -> None:
     (said,) = find_repeated(["x", "y", "x"], ["a", "b", "c"])
     assert "'c'" in said
     assert "'a'" in said
+    assert len(find_repeated(["x"] * 50, ["a"] * 50)) == 11
 
 
 def test_the_first_file_is_held_against_the_dataset_unless_its_schema_takes_the_place() -> None:

@@ -22,6 +22,8 @@ from shared.errors import LakehouseError
 OPEN = ""
 # Relations that one statement joins: each is a plan of its own.
 _MOST_SHAPES = 64
+# Files of the same bytes that are named.
+_MOST_SAID = 10
 # Columns of a table, name and type each.
 Columns = tuple[tuple[str, str], ...]
 
@@ -132,6 +134,9 @@ def find_repeated(digests: Sequence[str], names: Sequence[str]) -> list[str]:
                 f"File {number + 1}, {names[number]!r}, holds the same bytes as file {before + 1}, "
                 f"{names[before]!r}; both were taken."
             )
+    if len(found) > _MOST_SAID:
+        more = len(found) - _MOST_SAID
+        found = [*found[:_MOST_SAID], f"So do {more} more files."]
     return found
 
 

@@ -20,6 +20,8 @@ logger = logging.getLogger("lakehouse.ingestd.jobs")
 _COMPACT_EVERY = 500
 # Of results of finished jobs in memory: each names every column of its dataset. Bytes.
 _KEPT_BYTES = 16 * 1024 * 1024
+# What one of a job's files takes there, about. Bytes.
+_FILE_BYTES = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ class JobLog:
         self.last_number = max(self.last_number, row.number)
         if not row.ended:
             return
-        self._ended[row.id] = len(row.end)
+        self._ended[row.id] = len(row.end) + _FILE_BYTES * len(row.files)
         while len(self._ended) > self._keep or sum(self._ended.values()) > _KEPT_BYTES:
             oldest = next(iter(self._ended))
             if oldest == row.id:

@@ -31,7 +31,7 @@ from services.ingestd.worker.convert import convert
 from services.ingestd.worker.duck import COMPRESSION, INGEST_ID_KEY, Session, digest
 from services.ingestd.worker.keyed import LAST, LAST_NAME, Relation, read_files
 from services.ingestd.worker.meter import METER, Whole
-from shared.errors import Conflict, Internal, LakehouseError
+from shared.errors import Conflict, Internal, LakehouseError, Unprocessable
 
 # Parquet is packed; row groups are planned for what it holds.
 _PACKED = 4
@@ -112,9 +112,21 @@ class _Conversion:
             except Conflict as error:
                 self._widen(error, number)
                 raise
-            table = grow_columns(outcome)
+            table = self._check_width(grow_columns(outcome), number)
             self._outcomes.append(outcome)
         return close_columns(table or ())
+
+    def _check_width(self, columns: Columns, number: int) -> Columns:
+        """Holds the columns of all files to what one file may have."""
+        most = max(self._bundle.limits.columns, len(self._bundle.table or ()))
+        if len(columns) > most:
+            error = Unprocessable(
+                f"With it the files have {len(columns)} columns together; at most {most} are "
+                "taken. Do they belong into one table?",
+                details={"limit": most},
+            )
+            raise self._bundle.blame(error, number)
+        return columns
 
     def _widen(self, error: LakehouseError, number: int) -> None:
         """Has the files begun anew where only a new column's number type was too narrow."""
