@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import os
 import re
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -29,16 +30,23 @@ from shared.wire.queryd import SqlRequest, SqlResult, TableInfo
 PIECE = 1024 * 1024
 # Rows on a screen, unless asked otherwise.
 SCREEN_ROWS = 50
+SCREEN_FILES = 20
 _UNNAMEABLE = re.compile(r"[^a-z0-9_]+")
 
 
 async def ingest(
     target: Target,
-    file: Annotated[str, typer.Argument(help="The file; - for standard input.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="The file, or several; - for standard input."),
+    ],
     dataset: Annotated[
         str,
         typer.Option(
-            "--dataset", "-d", help="Its name; the file's otherwise.", autocompletion=complete_table
+            "--dataset",
+            "-d",
+            help="Its name; the file's otherwise. Several files need one.",
+            autocompletion=complete_table,
         ),
     ] = "",
     mode: Annotated[
@@ -64,9 +72,12 @@ async def ingest(
 ) -> int:
     """Make a file a table, or add it to one: CSV, JSON lines, Parquet, also as .gz or .zst.
 
-    Sent twice, it is taken once.
+    Several files are one ingest: all of them in one commit, or none; with contract=evolve the
+    table gets the columns of all. Sent twice, it is taken once.
     """
-    name = dataset or name_dataset(file)
+    if len(files) > 1 and not dataset:
+        raise Invalid("Name the dataset that the files are to be with --dataset.")
+    name = dataset or name_dataset(files[0])
     options = {
         "key": key,
         "delimiter": delimiter,
@@ -75,13 +86,17 @@ async def ingest(
         "format": form,
     }
     given = {key: value for key, value in options.items() if value and value != "auto"}
-    source, size = _open_source(file)
-    with source, show_bytes(target) as progress:
-        task = progress.add_task(f"sending {escape(Path(file).name)}", total=size)
-        pieces = _read_pieces(
-            source,
-            lambda sent: progress.update(task, advance=sent),
-        )
+    sizes = [_measure_source(file) for file in files]
+    total = None if None in sizes else sum(size or 0 for size in sizes)
+    with show_bytes(target) as progress:
+        what = escape(Path(files[0]).name) if len(files) == 1 else f"{len(files)} files"
+        task = progress.add_task(f"sending {what}", total=total)
+
+        def tell_sent(sent: int) -> None:
+            progress.update(task, advance=sent)
+
+        named = [(Path(file).name, _read_pieces(file, tell_sent)) for file in files]
+        pieces = named[0][1] if len(named) == 1 else named
         async with target.gateway() as gateway:
             # Sent is not stored: what comes after the last byte is a job, which is followed.
             begun = await gateway.ingest.start(name, pieces, mode=mode, contract=contract, **given)
@@ -116,20 +131,31 @@ def name_dataset(file: str) -> str:
     return name
 
 
-def _open_source(file: str) -> tuple[BinaryIO, int | None]:
+def _measure_source(file: str) -> int | None:
+    """A file's bytes, None where only its end will tell.
+
+    Raises:
+        Invalid: it cannot be read.
+    """
     if file == "-":
-        return sys.stdin.buffer, None
-    path = Path(file)
+        return None
     try:
-        return path.open("rb"), path.stat().st_size
+        with _open_source(file) as source:
+            return os.fstat(source.fileno()).st_size
     except OSError as error:
         raise Invalid(f"{file} cannot be read: {error.strerror}.") from None
 
 
-async def _read_pieces(source: BinaryIO, told: Callable[[int], None]) -> AsyncIterator[bytes]:
-    while piece := await anyio.to_thread.run_sync(source.read, PIECE):
-        yield piece
-        told(len(piece))
+def _open_source(file: str) -> BinaryIO:
+    return sys.stdin.buffer if file == "-" else Path(file).open("rb")
+
+
+async def _read_pieces(file: str, told: Callable[[int], None]) -> AsyncIterator[bytes]:
+    # Not before it is sent: there may be more files than a process may hold open.
+    with _open_source(file) as source:
+        while piece := await anyio.to_thread.run_sync(source.read, PIECE):
+            yield piece
+            told(len(piece))
 
 
 def _tell_ingest(result: IngestResult) -> str:
@@ -139,6 +165,13 @@ def _tell_ingest(result: IngestResult) -> str:
     ]
     if result.updated is not None and not result.duplicate:
         lines.append(f"{result.updated:,} took others' place, {result.inserted:,} are new")
+    if result.files and not result.duplicate:
+        lines += [
+            f"  {escape(one.name)}: {one.rows_out:,} of {one.rows_in:,} rows"
+            for one in result.files[:SCREEN_FILES]
+        ]
+        if len(result.files) > SCREEN_FILES:
+            lines.append(f"  and {len(result.files) - SCREEN_FILES:,} files more")
     if result.rejects.count:
         lines.append(
             f"[yellow]{result.rejects.count:,} rejected[/], each with its line and reason in "

@@ -84,6 +84,8 @@ def show_stages(progress: Progress, task: TaskID) -> Callable[[JobProgress], Non
 
     def tell(job: JobProgress) -> None:
         rows = f"{job.rows:,} rows" if job.rows else ""
+        if job.files_total:
+            rows = f"file {min(job.files_done + 1, job.files_total)} of {job.files_total}, {rows}"
         if job.rejects:
             rows += f", {job.rejects:,} rejects"
         total = job.bytes_total if job.stage in _MEASURED else None

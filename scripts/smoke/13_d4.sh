@@ -59,7 +59,20 @@ call POST "/v1/sql" -H 'Content-Type: application/json' -d "{\"sql\": \"select c
 expect 200 "all of it in one table"
 same 'it["rows"]' '[[7, 1, "122.85"]]'
 
+printf 'id,rate\n1,30\n2,31\n' >"$WORK/jan.csv"
+printf 'id,rate,city\n3,30.5,Oslo\nbad\n4,28,Voss\n5,29,Bodo\n' | gzip >"$WORK/feb.csv.gz"
+for i in 1 2; do
+    call POST "/v1/ingest?dataset=${NAME}_months&contract=evolve" \
+        -F "file=@$WORK/jan.csv" -F "file=@$WORK/feb.csv.gz"
+    expect 200 "several files"
+    same '[it["duplicate"], it["rows_in"]]' "$([ $i = 1 ] && echo '[false, 6]' || echo '[true, 6]')"
+    same '[[f["name"], f["rows_out"], f["rejects"]] for f in it["files"]]' '[["jan.csv", 2, 0], ["feb.csv.gz", 3, 1]]'
+    same '{c["name"]: c["type"] for c in it["schema"]}' '{"id": "BIGINT", "rate": "DECIMAL(18,1)", "city": "VARCHAR"}'
+done
+call GET "/v1/catalog/datasets/${NAME}_months/snapshots"
+same 'len(it["snapshots"])' 1
+
 call POST "/v1/ingest?dataset=$NAME" -H 'Content-Type: text/csv' --data-binary ''
 expect 422 "an empty file"
 
-pass "typed without loss, rejects kept, retry harmless, conflict named, JSON lines and Parquet joined"
+pass "typed without loss, rejects kept, retry harmless, conflict named, JSON lines and Parquet joined, several files one commit"

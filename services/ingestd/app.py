@@ -1,4 +1,4 @@
-"""ingestd's routes: a file becomes part of a dataset, at once or as a job."""
+"""ingestd's routes: files become part of a dataset, at once or as a job."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from services.ingestd.store.figures import Figures
 from services.ingestd.store.ingest import Ingests
 from services.ingestd.store.intake import Asked, Intake
 from services.ingestd.store.jobs import Jobs
-from services.ingestd.store.multipart import read_file_field
+from services.ingestd.store.multipart import read_files
 from services.ingestd.store.sources import read_reference
-from services.ingestd.store.spool import Spool
+from services.ingestd.store.spool import Spool, name_body
 from services.ingestd.store.workers import Workers
 from shared.clients.catalogd import CatalogdClient
 from shared.clients.storaged import StoragedClient
@@ -50,7 +50,8 @@ _KEY = "Names the request: sent again with the same content it is the same job"
 _BODY = {
     "requestBody": {
         "required": True,
-        "description": "The file itself, or a form with the file in its field `file`",
+        "description": "The file itself, or a form with a field `file` for each of several files, "
+        "or the names of objects in storage",
         "content": {
             "text/csv": {"schema": {"type": "string", "format": "binary"}},
             "application/x-ndjson": {"schema": {"type": "string", "format": "binary"}},
@@ -62,7 +63,13 @@ _BODY = {
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": {"file": {"type": "string", "format": "binary"}},
+                    "properties": {
+                        "file": {
+                            "type": "array",
+                            "items": {"type": "string", "format": "binary"},
+                            "minItems": 1,
+                        }
+                    },
                     "required": ["file"],
                 }
             },
@@ -136,7 +143,8 @@ def create_app(
 
         The file is CSV or the like, JSON lines or Parquet, and is told apart by what it holds.
 
-        The file may be packed by gzip or Zstandard, or lie in storage already.
+        The file may be packed by gzip or Zstandard, or lie in storage already. Several files
+        are one ingest: all of them in one commit, or none.
 
         Every row is in the table or among the rejects, with its line number and the reason.
         The same input with the same options is taken once, however often it is sent. 409
@@ -157,12 +165,14 @@ def create_app(
         jobs: Jobs = request.app.state.jobs
         pieces = request.stream()
         if media.reference:
-            taken = await intake.take_object(asked, await read_reference(pieces))
+            named = await read_reference(pieces, section.max_files)
+            taken = await intake.take_objects(asked, named)
         else:
+            files = name_body(pieces)
             if media.boundary is not None:
-                pieces = read_file_field(pieces, media.boundary)
-            async with aclosing(pieces):
-                taken = await intake.take_body(asked, pieces)
+                files = read_files(pieces, media.boundary, section.max_files)
+            async with aclosing(files):
+                taken = await intake.take_files(asked, files)
         if isinstance(taken, IngestResult):
             return render(taken)
         result = await jobs.answer(taken, wanted.wait_s)

@@ -1,8 +1,9 @@
-"""Client of ingestd: a file becomes part of a dataset, at once or as a job."""
+"""Client of ingestd: files become part of a dataset, at once or as a job."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import quote
@@ -14,6 +15,7 @@ from shared.clients.base import TRANSPORT_ERRORS, ServiceClient
 from shared.config import Config
 from shared.errors import BY_CODE, Conflict, Timeout, Unavailable, Upstream
 from shared.wire.ingestd import (
+    FILE_FIELD,
     INGEST_PATH,
     JOBS_PATH,
     Contract,
@@ -25,6 +27,10 @@ from shared.wire.ingestd import (
     Mode,
 )
 
+# What a file is sent from: its bytes, where it lies, or an iterator of pieces.
+Content = bytes | Path | AsyncIterator[bytes]
+# One file, or several by their names, which are one ingest.
+Source = Content | Sequence[tuple[str, Content]]
 # Pieces in which files are read for sending. Bytes.
 PIECE = 1024 * 1024
 # The status of a request that became a job.
@@ -55,7 +61,7 @@ class IngestdClient(ServiceClient):
     async def ingest(
         self,
         dataset: str,
-        source: bytes | Path | AsyncIterator[bytes],
+        source: Source,
         *,
         mode: Mode = "append",
         contract: Contract = "freeze",
@@ -69,10 +75,11 @@ class IngestdClient(ServiceClient):
 
         Args:
             dataset: its name; it is made when there is none.
-            source: the bytes, a file to read, or an iterator of pieces.
+            source: the bytes, a file to read, or an iterator of pieces; or several of these,
+                each with its name, which are one ingest: all in one commit, or none.
             mode: append, replace or upsert (with `key`).
             contract: what becomes of columns and values that do not go with the dataset.
-            content_type: of the body, where more is to be said than its bytes say.
+            content_type: of a single file, where more is to be said than its bytes say.
             options: key, format, header, delimiter, quote, escape, encoding.
 
         Raises:
@@ -89,7 +96,7 @@ class IngestdClient(ServiceClient):
     async def start(
         self,
         dataset: str,
-        source: bytes | Path | AsyncIterator[bytes],
+        source: Source,
         *,
         mode: Mode = "append",
         contract: Contract = "freeze",
@@ -208,11 +215,15 @@ class IngestdClient(ServiceClient):
     async def _post(
         self,
         query: Mapping[str, str],
-        source: bytes | Path | AsyncIterator[bytes],
+        source: Source,
         headers: dict[str, str],
     ) -> httpx.Response:
         content: bytes | AsyncIterator[bytes]
-        if isinstance(source, Path):
+        if isinstance(source, Sequence) and not isinstance(source, bytes):
+            boundary = secrets.token_hex(16)
+            headers["content-type"] = f"multipart/form-data; boundary={boundary}"
+            content = _write_form(source, boundary)
+        elif isinstance(source, Path):
             headers["content-length"] = str((await anyio.Path(source).stat()).st_size)
             content = _read_file(source)
         else:
@@ -248,6 +259,25 @@ class _Told(JobProgress):
 
 def _path(job_id: str) -> str:
     return f"{JOBS_PATH}/{quote(job_id, safe='')}"
+
+
+async def _write_form(files: Sequence[tuple[str, Content]], boundary: str) -> AsyncGenerator[bytes]:
+    """A form with a field for each file, written as it is sent."""
+    for name, content in files:
+        # As browsers write it.
+        quoted = name.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+        yield (
+            f'--{boundary}\r\ncontent-disposition: form-data; name="{FILE_FIELD}"; '
+            f'filename="{quoted}"\r\n\r\n'
+        ).encode()
+        if isinstance(content, bytes):
+            yield content
+        else:
+            pieces = _read_file(content) if isinstance(content, Path) else content
+            async for piece in pieces:
+                yield piece
+        yield b"\r\n"
+    yield f"--{boundary}--\r\n".encode()
 
 
 async def _read_file(path: Path) -> AsyncGenerator[bytes]:

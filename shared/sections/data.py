@@ -78,6 +78,7 @@ class IngestdSection(DaemonSection):
     row_group_rows: int = Field(default=61_440, ge=2048)
     max_record_mb: int = Field(default=16, ge=1, le=64)
     max_columns: int = Field(default=2000, ge=1, le=20_000)
+    max_files: int = Field(default=1000, ge=1, le=10_000)
     max_unpacked_mb: int = Field(default=262_144, ge=1)
     max_unpack_ratio: int = Field(default=250, ge=1)
     job_from_mb: int = Field(default=256, ge=0)

@@ -27,6 +27,15 @@ class Rejects(Response):
     object: str | None = None
 
 
+class FileCount(Response):
+    """What one of an ingest's several files became. `rows_in = rows_out + rejects`."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    rejects: int
+
+
 class IngestRecord(Request):
     """What one ingest did; kept with its id so that a retry gets the same answer."""
 
@@ -38,6 +47,7 @@ class IngestRecord(Request):
     warnings: list[str] = []
     inserted: int | None = Field(default=None, ge=0)
     updated: int | None = Field(default=None, ge=0)
+    files: list[FileCount] = Field(default=[], max_length=10_000)
 
 
 class RegisterRequest(Request):

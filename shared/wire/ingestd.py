@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from shared.wire.base import Request, Response, WithSchema
-from shared.wire.catalogd import DATASET_NAME, Rejects
+from shared.wire.catalogd import DATASET_NAME, FileCount, Rejects
 
 INGEST_PATH = "/ingest"
 JOBS_PATH = "/ingest/jobs"
 JOB_ID = r"^j[0-9a-f]{16}$"
-# The multipart field that holds the file.
+# The multipart field that holds a file; several have one each.
 FILE_FIELD = "file"
+# Characters of a file's name that are kept.
+MOST_NAME = 255
 
 Mode = Literal["append", "replace", "upsert"]
 Contract = Literal["evolve", "freeze", "discard_row", "discard_value"]
@@ -59,10 +61,19 @@ class IngestQuery(Request):
     encoding: str | None = Field(default=None, description="Of the text: utf-8, cp1252, utf-16, …")
 
 
-class IngestReference(Request):
-    """A file that lies in storage, beneath `uploads/`, in place of the file itself."""
+ObjectKey = Annotated[str, Field(min_length=1, max_length=4096, pattern="^uploads/.+")]
 
-    object: str = Field(min_length=1, max_length=4096, pattern="^uploads/.+")
+
+class IngestReference(Request):
+    """Files that lie in storage, beneath `uploads/`, in place of the file itself.
+
+    One of the three: `object`, the key of one; `objects`, those of several, taken in this
+    order; `prefix`, which takes all whose keys begin so, in the order of their keys.
+    """
+
+    object: ObjectKey | None = None
+    objects: list[ObjectKey] | None = None
+    prefix: str | None = Field(default=None, max_length=4096, pattern="^uploads/")
 
 
 class IngestResult(WithSchema):
@@ -73,7 +84,8 @@ class IngestResult(WithSchema):
     the values that became NULL (error_type `discarded_value`), which `rejects.count` does not
     count, because their rows were kept. `duplicate`: the same input was ingested before with
     the same options, and nothing was written. `inserted` and `updated`, of an upsert alone, add
-    up to `rows_out`: rows with a key that was new, and rows that took others' place.
+    up to `rows_out`: rows with a key that was new, and rows that took others' place. `files`
+    says what became of each where several were sent; their rejects begin with file_name.
     """
 
     dataset: str
@@ -86,13 +98,18 @@ class IngestResult(WithSchema):
     duplicate: bool = False
     inserted: int | None = None
     updated: int | None = None
+    files: list[FileCount] = []
 
 
 class JobSource(Response):
-    """What a job ingests: a body of so many bytes that was received, or an object in storage."""
+    """What a job ingests: so many bytes, in so many files, that were received or lie in storage.
+
+    `object` is the key of the one, or the prefix of all of them, where the request named it.
+    """
 
     bytes: int
     object: str | None = None
+    files: int = 1
 
 
 class JobProgress(Response):
@@ -101,7 +118,8 @@ class JobProgress(Response):
     `stage` is one of queued, fetching (an object), sampling, reading, converting, matching and
     rewriting (an upsert), storing, registering, done, failed, cancelled. `bytes_read` of
     `bytes_total` is the stage's own pass over the file; `rows` and `rejects` are counted while
-    it is read, and in the end are those of the result. `note` says why a job waits.
+    it is read, and in the end are those of the result. Of several files the figures are those
+    of all, and `files_done` of `files_total` are converted. `note` says why a job waits.
     """
 
     stage: str
@@ -111,6 +129,8 @@ class JobProgress(Response):
     rejects: int = 0
     parts_stored: int = 0
     parts_total: int | None = None
+    files_done: int = 0
+    files_total: int | None = None
     note: str | None = None
 
 

@@ -279,6 +279,14 @@ def test_an_upsert_replaces_by_key(watched: Watched, tmp_path: Path) -> None:
         expect(page.locator("#ingest-result")).to_contain_text("2 rows are in people")
     expect(page.locator("#ingest-result")).to_contain_text("1 took the place of others")
     watched.picture("upserted")
+    files = [tmp_path / "p1.csv", tmp_path / "p2.jsonl"]
+    files[0].write_text("id,name\n8,Bo\n")
+    files[1].write_text('{"id": 9, "name": "Cy"}\n')
+    page.reload()
+    page.locator("#file").set_input_files(files)
+    page.get_by_label("Dataset", exact=True).fill("people")
+    page.get_by_role("button", name="Ingest").click()
+    expect(page.locator("#ingest-result")).to_contain_text("p2.jsonl: 1 of 1 rows")
 
 
 def test_a_refused_file_says_why(browser: Browser, base: str, tmp_path: Path) -> None:

@@ -107,6 +107,42 @@ def test_acknowledged_jobs_are_done_once_whoever_is_killed(
     wait_for_nothing_left(fleet)
 
 
+def test_jobs_of_several_files_are_whole_or_not_there_whoever_is_killed(
+    fleet: PrivateFleet, client: httpx.Client
+) -> None:
+    dice = random.Random(7)
+    began = time.monotonic()
+    usual_s = 1.0
+    for number in range(ROUNDS + 1):
+        # A part in two files, the second with a column that the first has not.
+        rows = make_rows(number).splitlines(keepends=True)
+        half = ROWS // 2 + 1
+        second = [line.rstrip() + b",late\n" for line in rows[half:]]
+        files = [b"".join(rows[:half]), b"id,part,name,note\n" + b"".join(second)]
+        form = [("file", (f"{number}-{n}.csv", data)) for n, data in enumerate(files)]
+        headers = {"prefer": "respond-async", "idempotency-key": f"several-{number}"}
+        path = "/v1/ingest?dataset=several&contract=evolve"
+        killer = kill_soon(fleet, dice, number, usual_s) if number else None
+        answer = ask(client, "POST", path, files=form, headers=headers)
+        assert answer.status_code in (200, 202), answer.text
+        result = answer.json()
+        if answer.status_code == 202:
+            job = finish(client, result["job_id"])
+            assert job["status"] == "done", job
+            result = job["result"]
+        if killer is not None:
+            killer.join()
+        assert [one["rows_out"] for one in result["files"]] == [ROWS // 2, ROWS - ROWS // 2]
+        usual_s = (time.monotonic() - began) / (number + 1)
+    rows = query(
+        client, "select part, count(*), count(distinct id), count(note) from several group by 1"
+    )
+    assert sorted(rows) == [[part, ROWS, ROWS, ROWS - ROWS // 2] for part in range(ROUNDS + 1)]
+    shots = ask(client, "GET", "/v1/catalog/datasets/several/snapshots").json()["snapshots"]
+    assert len(shots) == ROUNDS + 1, "each is one commit"
+    wait_for_nothing_left(fleet)
+
+
 def test_upserts_are_whole_or_not_at_all_whoever_is_killed(
     fleet: PrivateFleet, client: httpx.Client
 ) -> None:

@@ -136,6 +136,25 @@ def test_ingest_takes_json_lines_and_parquet_packed_or_not(filled: Shell, tmp_pa
     assert found == [[1, None], [2, None], [3, "x"], [4, "y"]]
 
 
+def test_ingest_takes_several_files_as_one(filled: Shell, tmp_path: Path) -> None:
+    paths = [tmp_path / name for name in ("jan.csv", 'f"eb.csv')]
+    paths[0].write_text("id,rate\n1,30\n")
+    paths[1].write_text("id,rate,city\n2,30.5,Oslo\n3,x,y,z\n4,1.5,Voss\n")
+    named = [str(path) for path in paths]
+    refused = filled.run("ingest", *named, status=1)
+    assert "--dataset" in refused.stderr
+    refused = filled.run("ingest", *named, "-d", "months", status=1)
+    assert "File 2 of 2, 'f\"eb.csv'" in refused.stderr
+    taken = filled.json("ingest", *named, "-d", "months", "--contract", "evolve")
+    assert [one["rows_out"] for one in taken["files"]] == [1, 2]
+    said = filled.run("ingest", *reversed(named), "-d", "months", "--contract", "evolve").stdout
+    assert "jan.csv: 1 of 1 rows" in said
+    found = filled.json("sql", "select sum(rate)::varchar, count(city) from months")["rows"]
+    assert found == [["124.0", 4]]
+    missing = filled.run("ingest", named[0], str(tmp_path / "no.csv"), "-d", "months", status=1)
+    assert "no.csv cannot be read" in missing.stderr
+
+
 def test_ingest_refuses_with_what_does_not_fit(filled: Shell, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("id,nothing\n1,2\n")

@@ -101,7 +101,8 @@ async def test_a_preference_makes_a_job_that_ends_in_the_answer(trio: Trio) -> N
     response = await send(trio, "dataset=workers", CSV + b"oops\n")
     assert response.headers["preference-applied"] == "respond-async"
     first = response.json()
-    assert (first["dataset"], first["source"]) == ("workers", {"bytes": 25, "object": None})
+    assert first["dataset"] == "workers"
+    assert first["source"] == {"bytes": 25, "object": None, "files": 1}
     # Relative to the request's path, so that it is right behind the gateway too.
     assert response.headers["location"] == f"ingest/jobs/{first['job_id']}"
     job = await ended(trio, response)
@@ -156,7 +157,8 @@ async def test_an_object_is_fetched_by_its_job(trio: Trio) -> None:
     body = json.dumps({"object": "uploads/staff.csv"}).encode()
     headers = {"content-type": "application/json"}
     response = await send(trio, "dataset=workers", body, headers)
-    assert response.json()["source"] == {"bytes": len(CSV), "object": "uploads/staff.csv"}
+    source = {"bytes": len(CSV), "object": "uploads/staff.csv", "files": 1}
+    assert response.json()["source"] == source
     job = await ended(trio, response)
     assert job["result"]["rows_out"] == 2
     assert [name for name, _, _ in await read_events(trio, job["job_id"])] == ["end"]

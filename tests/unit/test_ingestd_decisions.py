@@ -40,7 +40,6 @@ from services.ingestd.core.options import (
     make_ingest_id,
     parse_media,
     parse_options,
-    parse_reference,
 )
 from shared.errors import Conflict, Invalid, LakehouseError, UnsupportedMediaType
 from shared.wire.ingestd import IngestQuery
@@ -325,30 +324,6 @@ def test_headers_tell_of_tabs_packings_and_references() -> None:
     assert parse_media("application/gzip", None).delimiter is None
     assert parse_media("application/json", None).reference
     assert not parse_media("text/csv", "zstd").reference
-
-
-def test_a_reference_names_an_object_beneath_uploads() -> None:
-    assert parse_reference(b'{"object": "uploads/a b.csv"}') == "uploads/a b.csv"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"id,name",
-        b"[]",
-        b'"uploads/x"',
-        b"{}",
-        b'{"object": 1}',
-        b'{"object": "uploads/"}',
-        b'{"object": "datasets/x.parquet"}',
-        b'{"object": "_vectors/x"}',
-        b'{"object": "uploads/x", "delimiter": ","}',
-    ],
-)
-def test_what_is_no_reference(body: bytes) -> None:
-    with pytest.raises(Invalid):
-        parse_reference(body)
 
 
 @pytest.mark.parametrize("name", ["Work", "1a", "a-b", "", "a" * 64, "a.b", "ø", "a\n"])

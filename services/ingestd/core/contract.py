@@ -33,7 +33,8 @@ class Planned:
     Attributes:
         name: as the table has it, or as the file names it when it is new.
         index: of the file's column, None where the file has none.
-        target: what its values are converted to, None to be found out from them.
+        target: what its values are converted to, None to be found out from them; text where
+            there are none.
     """
 
     name: str
@@ -80,7 +81,8 @@ def make_plan(
 
     Args:
         names: the file's columns, distinct without regard to case.
-        table: name and type of the table's columns, None if there is no table.
+        table: name and type of the table's columns, None if there is no table. A type that is
+            "" is open: the file's values decide.
 
     Raises:
         Conflict: the contract does not allow the difference; names every column.
@@ -94,7 +96,8 @@ def make_plan(
         index = by_name.pop(name.casefold(), None)
         if index is None:
             missing.append(name)
-        columns.append(Planned(name, index, Target(normalise_type(type_name))))
+        target = Target(normalise_type(type_name)) if type_name else None
+        columns.append(Planned(name, index, target))
     unknown = tuple(sorted(by_name.values()))
     if contract == "freeze" and (missing or unknown):
         raise refuse_columns([names[index] for index in unknown], missing, dict(table))
@@ -152,7 +155,7 @@ def refuse_columns(new: list[str], missing: list[str], types: dict[str, str]) ->
         {"column": name, "problem": "new", "expected": None} for name in new
     ]
     problems += [
-        {"column": name, "problem": "missing", "expected": types[name]} for name in missing
+        {"column": name, "problem": "missing", "expected": types[name] or None} for name in missing
     ]
     parts: list[str] = []
     if new:

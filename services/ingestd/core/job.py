@@ -43,8 +43,13 @@ class Job:
         folder: an empty folder for what is made of it; the caller removes it.
         ingest_id: goes into the Parquet files, so that each ingest's content is its own.
         options: what the caller asked for.
-        table: name and type of the columns of the table that exists, if one does.
+        table: name and type of the columns of the table that exists, if one does; "" for a
+            type that is still open (`bundle`).
         limits: bounds.
+        name: what callers know the file by, where it is one of several.
+        number: its place among these.
+        shared: path of a Parquet file of keys that come in several of these, with the number
+            of the last file that has each, and its name (`keyed`); "" for none.
     """
 
     source: str
@@ -53,6 +58,9 @@ class Job:
     options: Options
     table: tuple[tuple[str, str], ...] | None
     limits: Limits
+    name: str = ""
+    number: int = 0
+    shared: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -69,6 +77,9 @@ class Job:
             options=options_from(values["options"]),
             table=None if table is None else tuple((name, kind) for name, kind in table),
             limits=Limits(**values["limits"]),
+            name=values["name"],
+            number=values["number"],
+            shared=values["shared"],
         )
 
 
@@ -83,6 +94,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class FileAccount:
+    """What one of several files became."""
+
+    name: str
+    rows_in: int
+    rows_out: int
+    rejects: int
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What a file became. `rows_in = rows_out + rejects`, checked.
 
@@ -93,6 +114,8 @@ class Outcome:
         columns: name and type.
         warnings: what the caller should know, a sentence or two each.
         seconds: time by stage.
+        open: columns that no value, and no table, gave a type to; they are text.
+        files: the account of each, where there are several.
     """
 
     parts: tuple[Part, ...]
@@ -104,6 +127,8 @@ class Outcome:
     columns: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    open: tuple[str, ...] = ()
+    files: tuple[FileAccount, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -123,4 +148,6 @@ class Outcome:
             columns=tuple((name, kind) for name, kind in values["columns"]),
             warnings=tuple(values["warnings"]),
             seconds=dict(values["seconds"]),
+            open=tuple(values["open"]),
+            files=tuple(FileAccount(**one) for one in values["files"]),
         )

@@ -10,7 +10,7 @@ And at last `count`: how many of the upsert's rows replaced something.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -63,6 +63,12 @@ class Merge:
             "limits": Limits(**values["limits"]),
         }
         return Merge(**plain)
+
+
+def find_names(key: Sequence[str], columns: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """The key's columns as the table spells them."""
+    spelled = {name.casefold(): name for name, _ in columns}
+    return tuple(spelled[name.casefold()] for name in key)
 
 
 def footer_length(tail: bytes) -> int | None:

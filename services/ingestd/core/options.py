@@ -70,7 +70,7 @@ FILE_TYPES = frozenset(
 )
 _TSV = "text/tab-separated-values"
 _ENCODINGS = frozenset({"identity", "gzip", "x-gzip", "zstd"})
-# The body names an object in place of being the file.
+# The body names objects in place of being the file.
 REFERENCE = "application/json"
 # Where such objects lie (ADR-002).
 UPLOADS = "uploads/"
@@ -212,8 +212,8 @@ def parse_media(content_type: str | None, content_encoding: str | None) -> Media
         raise UnsupportedMediaType(
             f"{kind} is not read. Send CSV as text/csv, JSON lines as application/x-ndjson, "
             "Parquet as application/vnd.apache.parquet or any of them as "
-            f"application/octet-stream, as the multipart field 'file', or name an object in "
-            f'storage: {REFERENCE} with {{"object": "{UPLOADS}…"}}.{advice}',
+            f"application/octet-stream, as the multipart field 'file' (one for each file), or name "
+            f'an object in storage: {REFERENCE} with {{"object": "{UPLOADS}…"}}.{advice}',
             details={"supported": [*sorted(FILE_TYPES), MULTIPART, REFERENCE]},
         )
     charset = message.get_param("charset")
@@ -224,32 +224,6 @@ def parse_media(content_type: str | None, content_encoding: str | None) -> Media
         delimiter="\t" if kind == _TSV else None,
         format=_FORMAT_OF.get(kind),
     )
-
-
-def parse_reference(body: bytes) -> str:
-    """The key of the object that a body names.
-
-    Raises:
-        Invalid: the body is no reference, or names an object elsewhere.
-    """
-    try:
-        found: object = json.loads(body)
-    except ValueError:
-        found = None
-    given = cast("dict[str, object]", found) if isinstance(found, dict) else {}
-    key = given.get("object")
-    if not isinstance(key, str) or len(given) != 1:
-        raise Invalid(
-            f'A body of {REFERENCE} is {{"object": "{UPLOADS}…"}}, the key of a file in storage. '
-            "To send rows themselves, use text/csv, or application/x-ndjson for JSON lines."
-        )
-    if not key.startswith(UPLOADS) or key == UPLOADS:
-        raise Invalid(
-            f"Files are taken from beneath {UPLOADS}, and {key[:200]!r} is not there. "
-            f"PUT /storage/objects/{UPLOADS}… stores one.",
-            details={"object": key[:4096]},
-        )
-    return key
 
 
 def make_ingest_id(

@@ -24,7 +24,7 @@ _STAGES = {
 _KEPT = 64
 # Stages that begin when the pass over the file is over, however far it was last told to be.
 _AFTERWARDS = frozenset({"storing", "registering", "done"})
-_FIGURES = frozenset({"bytes_read", "bytes_total", "rows", "rejects"})
+_FIGURES = frozenset({"bytes_read", "bytes_total", "rows", "rejects", "files_done", "files_total"})
 
 
 @dataclass(slots=True)
@@ -37,6 +37,7 @@ class Progress:
         rows: rows read so far, in the end rows stored.
         rejects: rows left out so far.
         parts_stored, parts_total: Parquet files.
+        files_done, files_total: of several files, how many are converted; None for one file.
         note: why it waits, None if it does not.
     """
 
@@ -47,6 +48,8 @@ class Progress:
     rejects: int = 0
     parts_stored: int = 0
     parts_total: int | None = None
+    files_done: int = 0
+    files_total: int | None = None
     note: str | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One ingest from body to answer: spooled, named, converted, stored, registered.
+"""One ingest from its files to the answer: spooled, named, converted, stored, registered.
 
 Every step can be repeated. Objects are named by their content and an ingest by its input,
 so a process that dies anywhere leaves at most objects that no table names (catalogd
@@ -7,17 +7,18 @@ collects them), and the same request again brings the work to its end exactly on
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from services.ingestd.core.bundle import Bundle, BundleFile, find_repeated
 from services.ingestd.core.job import Job, Limits, Outcome
 from services.ingestd.core.options import Options, make_ingest_id
 from services.ingestd.store.account import Account
 from services.ingestd.store.figures import Figures
 from services.ingestd.store.going import Going
 from services.ingestd.store.parts import PartStore
-from services.ingestd.store.spool import Spool, Upload
+from services.ingestd.store.spool import Received, Spool
 from services.ingestd.store.turns import Turns
 from services.ingestd.store.upserts import ColumnsChanged, Upsert, Upserts
 from services.ingestd.store.workers import Workers
@@ -29,6 +30,7 @@ from shared.sections.data import IngestdSection
 from shared.telling import RunTeller
 from shared.wire.catalogd import (
     Dataset,
+    FileCount,
     IngestFound,
     IngestRecord,
     RegisterRequest,
@@ -113,13 +115,13 @@ class Ingests:
         return Account(dataset, self._figures, self._teller)
 
     async def run(
-        self, work: Work, upload: Upload, folder: Path, going: Going | None = None
+        self, work: Work, received: Received, folder: Path, going: Going | None = None
     ) -> IngestResult:
-        """Ingests one file that was received.
+        """Ingests what was received, one file or several as one.
 
         Args:
             work: into what, and how.
-            upload: the file.
+            received: the files.
             folder: for what is made of it; the caller removes it.
             going: what is told of it; a request's when there is none.
 
@@ -127,14 +129,14 @@ class Ingests:
             LakehouseError: it cannot be done; nothing was registered.
         """
         going = going or Going()
-        async with self._inputs.take(f"{work.uuid}/{upload.sha256}"):
+        async with self._inputs.take(f"{work.uuid}/{received.sha256}"):
             found = await self._find_own(work, going)
             if found is not None:
                 return repeat(work.dataset, found, duplicate=False)
-            ingest_id, found = await going.insist(lambda: self._name(work, upload))
+            ingest_id, found = await going.insist(lambda: self._name(work, received))
             if found is not None:
                 return repeat(work.dataset, found)
-            return await self._ingest(work, ingest_id, upload, folder, going)
+            return await self._ingest(work, ingest_id, received, folder, going)
 
     async def _find_own(self, work: Work, going: Going) -> IngestFound | None:
         """What this very job registered before its process died."""
@@ -143,7 +145,7 @@ class Ingests:
             return None
         return await going.insist(lambda: self._catalog.find_ingest(work.dataset, named))
 
-    async def _name(self, work: Work, upload: Upload) -> tuple[str, IngestFound | None]:
+    async def _name(self, work: Work, received: Received) -> tuple[str, IngestFound | None]:
         """The ingest's id, and what came of it if it was done before.
 
         An ingest whose rows a later replace took away, or an upsert's a later upsert, is not in
@@ -152,37 +154,31 @@ class Ingests:
         """
         repetition = 0
         while True:
-            ingest_id = make_ingest_id(upload.sha256, work.options, work.uuid, repetition)
+            ingest_id = make_ingest_id(received.sha256, work.options, work.uuid, repetition)
             found = await self._catalog.find_ingest(work.dataset, ingest_id)
             if found is None or not found.superseded:
                 return ingest_id, found
             repetition += 1
 
     async def _ingest(
-        self, work: Work, ingest_id: str, upload: Upload, folder: Path, going: Going
+        self, work: Work, ingest_id: str, received: Received, folder: Path, going: Going
     ) -> IngestResult:
         attempt = 0
         while True:
             table = await going.insist(lambda: self._describe(work.dataset))
             made = folder / f"work-{attempt}"
             made.mkdir()
-            job = Job(
-                source=str(upload.path),
-                folder=str(made),
-                ingest_id=ingest_id,
-                options=work.options,
-                table=None if table is None else columns_of(table),
-                limits=self._limits,
-            )
+            job = self._plan(work, ingest_id, received, made, table)
             outcome = await self._convert(job, going)
             parts = await self._parts.put_outcome(work.uuid, outcome, going)
             record = IngestRecord(
                 rows_in=outcome.rows_in,
                 rows_out=outcome.rows_out,
                 rejects=parts.rejects,
-                source_bytes=upload.size,
-                source_sha256=upload.sha256,
-                warnings=list(outcome.warnings),
+                source_bytes=received.size,
+                source_sha256=received.sha256,
+                warnings=[*find_same_bytes(received), *outcome.warnings],
+                files=[FileCount(**asdict(one)) for one in outcome.files],
             )
             upsert = Upsert(
                 work.dataset,
@@ -213,6 +209,30 @@ class Ingests:
             self._figures.stored(outcome)
             return answer(ingest_id, response, record, own=going.queued)
 
+    def _plan(
+        self, work: Work, ingest_id: str, received: Received, made: Path, table: Dataset | None
+    ) -> Job | Bundle:
+        """What a worker is asked to do."""
+        columns = None if table is None else columns_of(table)
+        files = received.files
+        if len(files) > 1:
+            return Bundle(
+                files=tuple(BundleFile(one.name, str(one.path), one.size) for one in files),
+                folder=str(made),
+                ingest_id=ingest_id,
+                options=work.options,
+                table=columns,
+                limits=self._limits,
+            )
+        return Job(
+            source=str(files[0].path),
+            folder=str(made),
+            ingest_id=ingest_id,
+            options=work.options,
+            table=columns,
+            limits=self._limits,
+        )
+
     async def _register(self, write: Upsert, going: Going) -> tuple[RegisterResponse, IngestRecord]:
         """Adds converted rows to their dataset, or puts them in place of all others."""
         request = RegisterRequest(
@@ -229,7 +249,7 @@ class Ingests:
             response = await going.insist(partial(self._catalog.register, request))
         return response, write.record
 
-    async def _convert(self, job: Job, going: Going) -> Outcome:
+    async def _convert(self, job: Job | Bundle, going: Going) -> Outcome:
         return await going.insist(
             lambda: self._workers.convert(job, going.track.hear, queued=going.queued)
         )
@@ -247,6 +267,12 @@ def _restless(work: Work) -> Unavailable:
         "changed. Send the same request again.",
         headers={"Retry-After": "5"},
     )
+
+
+def find_same_bytes(received: Received) -> list[str]:
+    """Warnings of files that were sent twice."""
+    files = received.files
+    return find_repeated([one.sha256 for one in files], [one.name for one in files])
 
 
 def columns_of(table: Dataset) -> tuple[tuple[str, str], ...]:
@@ -281,6 +307,7 @@ def answer(
         warnings=record.warnings,
         inserted=record.inserted,
         updated=record.updated,
+        files=record.files,
         duplicate=duplicate,
     )
 
@@ -299,5 +326,6 @@ def repeat(dataset: str, found: IngestFound, *, duplicate: bool = True) -> Inges
         warnings=record.warnings,
         inserted=record.inserted,
         updated=record.updated,
+        files=record.files,
         duplicate=duplicate,
     )

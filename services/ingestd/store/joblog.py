@@ -20,6 +20,25 @@ logger = logging.getLogger("lakehouse.ingestd.jobs")
 _COMPACT_EVERY = 500
 # Of results of finished jobs in memory: each names every column of its dataset. Bytes.
 _KEPT_BYTES = 16 * 1024 * 1024
+# What one of a job's files takes there, about. Bytes.
+_FILE_BYTES = 400
+
+
+@dataclass(frozen=True, slots=True)
+class JobFile:
+    """One of a job's files: a body that was received, or an object in storage.
+
+    Attributes:
+        name: what it is called.
+        size: its bytes. `sha256`: of a body.
+        object, etag: of an object.
+    """
+
+    name: str
+    size: int
+    sha256: str = ""
+    object: str | None = None
+    etag: str | None = None
 
 
 @dataclass(slots=True)
@@ -30,7 +49,9 @@ class JobRow:
         id: its name; `number`: its place in the order of acceptance.
         dataset, uuid, options: what is to be done, as `Options` in plain form.
         folder: where its body lies; `size` and `sha256` of the body.
-        object, etag: of a source in storage; `size` is the object's, `sha256` is empty.
+        object, etag: of a source in storage; `size` is the object's, `sha256` is empty. Of
+            several, `object` is the prefix that they were named by, if they were.
+        files: where there are several, or a prefix; `size` and `sha256` are then of all.
         idempotency_key: what the caller calls the request.
         request_id: of the request that made it.
         created_us, started_us, finished_us: microseconds since 1970.
@@ -58,6 +79,12 @@ class JobRow:
     status: str = "queued"
     end: bytes = b""
     progress: dict[str, Any] = field(default_factory=dict[str, Any])
+    files: tuple[JobFile, ...] = ()
+
+    @property
+    def sources(self) -> tuple[JobFile, ...]:
+        """Its files, be it one or several."""
+        return self.files or (JobFile("", self.size, self.sha256, self.object, self.etag),)
 
     @property
     def ended(self) -> bool:
@@ -163,7 +190,7 @@ class JobLog:
         self.last_number = max(self.last_number, row.number)
         if not row.ended:
             return
-        self._ended[row.id] = len(row.end)
+        self._ended[row.id] = len(row.end) + _FILE_BYTES * len(row.files)
         while len(self._ended) > self._keep or sum(self._ended.values()) > _KEPT_BYTES:
             oldest = next(iter(self._ended))
             if oldest == row.id:
@@ -194,4 +221,5 @@ def _plain(row: JobRow) -> dict[str, Any]:
 
 
 def _row(fields: Mapping[str, Any]) -> JobRow:
-    return JobRow(**{**fields, "end": fields["end"].encode()})
+    files = tuple(JobFile(**one) for one in fields.get("files", ()))
+    return JobRow(**{**fields, "end": fields["end"].encode(), "files": files})

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -22,7 +23,7 @@ import orjson
 from services.ingestd.core.options import options_from
 from services.ingestd.store.figures import Figures
 from services.ingestd.store.ingest import Ingests, Work
-from services.ingestd.store.joblog import JobLog, JobRow
+from services.ingestd.store.joblog import JobFile, JobLog, JobRow
 from services.ingestd.store.running import (
     RunningJob,
     now_us,
@@ -31,7 +32,7 @@ from services.ingestd.store.running import (
     stream_events,
 )
 from services.ingestd.store.sources import read_object
-from services.ingestd.store.spool import SOURCE, Spool, Upload
+from services.ingestd.store.spool import Received, Spool, Upload, source_name
 from shared import context
 from shared.clients.storaged import StoragedClient
 from shared.errors import (
@@ -309,11 +310,11 @@ class Jobs:
             with self._ingests.account(row.dataset) as account:
                 async with asyncio.timeout(self._section.job_timeout_s):
                     folder = await self._spool.make(row.folder)
-                    upload = await self._receive(job, folder)
-                    if row.object is not None:
-                        account.received(upload.size)
+                    received = await self._receive(job, folder)
+                    if row.sources[0].object is not None:
+                        account.received(received.size)
                     work = Work(row.dataset, row.uuid, options_from(row.options))
-                    result = account.done(await self._ingests.run(work, upload, folder, job))
+                    result = account.done(await self._ingests.run(work, received, folder, job))
             return "done", result.model_dump_json(by_alias=True).encode()
         except TimeoutError:
             seconds = self._section.job_timeout_s
@@ -333,28 +334,39 @@ class Jobs:
             default=str,
         )
 
-    async def _receive(self, job: RunningJob, folder: Path) -> Upload:
-        """The job's file: the body that came with the request, or the object it named."""
-        row = job.row
-        path = folder / SOURCE
-        if row.object is None:
-            if not path.is_file() or path.stat().st_size != row.size:
-                raise Internal("The file that was received is no longer there. Send it again.")
-            return Upload(path, row.size, row.sha256)
-        path.unlink(missing_ok=True)
-        job.track.enter("fetching", bytes_read=0, bytes_total=row.size)
+    async def _receive(self, job: RunningJob, folder: Path) -> Received:
+        """The job's files: the bodies that came with the request, or the objects it named."""
+        sources = job.row.sources
+        if sources[0].object is None:
+            found: list[Upload] = []
+            for number, one in enumerate(sources):
+                path = folder / source_name(number)
+                if not path.is_file() or path.stat().st_size != one.size:
+                    raise Internal("A file that was received is no longer there. Send it again.")
+                found.append(Upload(path, one.size, one.sha256, one.name))
+            return Received(tuple(found))
+        for number in range(len(sources)):
+            (folder / source_name(number)).unlink(missing_ok=True)
+        job.track.enter("fetching", bytes_read=0, bytes_total=job.row.size)
+        before = 0
+        fetched: list[Upload] = []
+        for number, one in enumerate(sources):
+            fetched.append(await job.insist(partial(self._fetch, job, folder, number, one, before)))
+            before += one.size
+        return Received(tuple(fetched))
 
-        async def fetch() -> Upload:
-            path.unlink(missing_ok=True)
-            pieces = read_object(
-                self._objects,
-                row.object or "",
-                etag=row.etag,
-                told=lambda size: job.track.update(bytes_read=size),
-            )
-            return await self._spool.receive(pieces, folder)
-
-        return await job.insist(fetch)
+    async def _fetch(
+        self, job: RunningJob, folder: Path, number: int, source: JobFile, before: int
+    ) -> Upload:
+        """One object, after so many bytes of those before it."""
+        (folder / source_name(number)).unlink(missing_ok=True)
+        pieces = read_object(
+            self._objects,
+            source.object or "",
+            etag=source.etag,
+            told=lambda size: job.track.update(bytes_read=before + size),
+        )
+        return await self._spool.receive(pieces, folder, number, source.name)
 
     async def _end(self, job: RunningJob, status: str, end: bytes) -> None:
         row = job.row

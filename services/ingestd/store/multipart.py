@@ -1,4 +1,4 @@
-"""The one file of a multipart form, as a stream: nothing is held or spooled elsewhere."""
+"""The files of a multipart form, as a stream: nothing is held or spooled elsewhere."""
 
 from __future__ import annotations
 
@@ -8,18 +8,27 @@ from email.message import Message
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser
 
+from services.ingestd.core.naming import name_file
+from services.ingestd.core.reference import check_count
 from shared.errors import Invalid
 from shared.wire.ingestd import FILE_FIELD
 
+# What browsers and clients call the field when it takes several.
+_FIELDS = frozenset({FILE_FIELD, "files"})
 
-class FileField:
-    """Takes a form apart and gives the bytes of its field `file`.
+
+class FileFields:
+    """Takes a form apart and gives the names and bytes of its files.
+
+    Args:
+        boundary: between its fields.
+        most: files that it may have.
 
     Raises (from `feed` and `finish`):
-        Invalid: another field, a second file, no file, or no well-formed form.
+        Invalid: another field, too many files, no file, or no well-formed form.
     """
 
-    def __init__(self, boundary: bytes) -> None:
+    def __init__(self, boundary: bytes, most: int) -> None:
         self._parser = MultipartParser(
             boundary,
             {
@@ -32,21 +41,22 @@ class FileField:
                 "on_end": self._end,
             },
         )
+        self._most = most
         self._headers = Message()
         self._name = b""
         self._value = b""
         self._files = 0
         self._ended = False
-        self._data: list[bytes] = []
+        self._found: list[str | bytes] = []
 
-    def feed(self, piece: bytes) -> list[bytes]:
-        """The file's bytes in the next piece of the form."""
+    def feed(self, piece: bytes) -> list[str | bytes]:
+        """What is in the next piece of the form: a name where a file begins, and its bytes."""
         try:
             self._parser.write(piece)
         except MultipartParseError as error:
             raise Invalid(f"The multipart form is not well formed: {error}.") from None
-        data, self._data = self._data, []
-        return data
+        found, self._found = self._found, []
+        return found
 
     def finish(self) -> None:
         """Checks that the form came to its end and held a file."""
@@ -70,30 +80,32 @@ class FileField:
 
     def _check_part(self) -> None:
         name = self._headers.get_param("name", header="content-disposition")
-        if name != FILE_FIELD:
+        if name not in _FIELDS:
             raise Invalid(
-                f"The multipart form has a field {str(name)[:60]!r}; only {FILE_FIELD!r} is read. "
-                "Options go into the query."
+                f"The multipart form has a field {str(name)[:60]!r}; only {FILE_FIELD!r} is read, "
+                "once for each file. Options go into the query."
             )
         self._files += 1
-        if self._files > 1:
-            raise Invalid(f"The multipart form has more than one field {FILE_FIELD!r}. Send one.")
+        check_count(self._files, self._most)
+        self._found.append(name_file(self._headers.get_filename(), self._files))
 
     def _read_data(self, data: bytes, start: int, end: int) -> None:
-        self._data.append(data[start:end])
+        self._found.append(data[start:end])
 
     def _end(self) -> None:
         self._ended = True
 
 
-async def read_file_field(pieces: AsyncIterator[bytes], boundary: bytes) -> AsyncGenerator[bytes]:
-    """The bytes of the field `file` in a form that is being received.
+async def read_files(
+    pieces: AsyncIterator[bytes], boundary: bytes, most: int
+) -> AsyncGenerator[str | bytes]:
+    """The files of a form that is being received: the name of each, then its bytes.
 
     Raises:
-        Invalid: see `FileField`.
+        Invalid: see `FileFields`.
     """
-    field = FileField(boundary)
+    fields = FileFields(boundary, most)
     async for piece in pieces:
-        for data in field.feed(piece):
-            yield data
-    field.finish()
+        for found in fields.feed(piece):
+            yield found
+    fields.finish()

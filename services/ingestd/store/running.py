@@ -183,7 +183,7 @@ def show_job(row: JobRow, alive: RunningJob | None = None, *, brief: bool = Fals
         dataset=row.dataset,
         mode=row.options["mode"],
         contract=row.options["contract"],
-        source=JobSource(bytes=row.size, object=row.object),
+        source=JobSource(bytes=row.size, object=row.object, files=len(row.sources)),
         created_at=_show_time(row.created_us) or "",
         started_at=_show_time(row.started_us),
         finished_at=_show_time(row.finished_us),

@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
-from services.ingestd.core.options import parse_reference
+from services.ingestd.core.naming import shorten_name
+from services.ingestd.core.reference import Reference, check_count, parse_reference
 from shared.clients.storaged import StoragedClient
 from shared.errors import Conflict, Invalid, NotFound
+from shared.wire.storaged import ObjectInfo
 
-# A reference is a key of at most 4 KiB and a few characters around it. Bytes.
-_MOST_BYTES = 16 * 1024
+# A key takes at most 4 KiB and a few characters around it. Bytes.
+_MOST_BYTES = 4 * 1024 * 1024
 
 
-async def read_reference(pieces: AsyncIterator[bytes]) -> str:
-    """The key that a request's body names.
+async def read_reference(pieces: AsyncIterator[bytes], most: int) -> Reference:
+    """The objects that a request's body names, at most so many.
 
     Raises:
         Invalid: the body is no reference.
     """
-    body = b""
+    body = bytearray()
     async for piece in pieces:
         body += piece
         if len(body) > _MOST_BYTES:
             raise Invalid(
-                "A body of application/json names an object, in at most 16 KiB. To send rows "
+                "A body of application/json names objects, in at most 4 MiB. To send rows "
                 "themselves, use text/csv."
             )
-    return parse_reference(body)
+    return parse_reference(bytes(body), most)
+
+
+async def find_objects(
+    objects: StoragedClient, reference: Reference, most: int
+) -> list[ObjectInfo]:
+    """What a reference stands for, in order.
+
+    Raises:
+        NotFound: there is no such object, or none under the prefix.
+        Invalid: there are more than `most` under the prefix.
+    """
+    found: list[ObjectInfo] = []
+    if reference.prefix is None:
+        for key in reference.keys:
+            try:
+                found.append(await objects.head_object(key))
+            except NotFound as error:
+                raise no_object(key) from error
+        return found
+    async for info in objects.walk_objects(reference.prefix):
+        # What programs put there to stand for a folder is no file.
+        if not info.key.endswith("/"):
+            found.append(info)
+            check_count(len(found), most)
+    if not found:
+        raise NotFound(
+            f"There is no object in storage whose key begins with '{reference.prefix}'. "
+            f"GET /storage/objects?prefix={reference.prefix} lists them.",
+            details={"prefix": reference.prefix},
+        )
+    return found
+
+
+async def read_objects(
+    objects: StoragedClient, infos: Sequence[ObjectInfo]
+) -> AsyncGenerator[str | bytes]:
+    """Objects one after the other: the name of each, then its bytes."""
+    for info in infos:
+        yield shorten_name(info.key)
+        async for piece in read_object(objects, info.key):
+            yield piece
 
 
 async def read_object(

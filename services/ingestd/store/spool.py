@@ -14,24 +14,53 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.ingestd.core.bundle import combine_digests
 from shared.errors import InsufficientStorage
 from shared.lockfile import LOCK_NAME
 from shared.pool import BlockingPool
 
 # Pieces are gathered to this size: a hand-over to a thread costs more than a few KiB.
 PIECE = 1024 * 1024
-# The body in its folder.
+# A body in its folder; of several the later ones are numbered.
 SOURCE = "source"
 _PREFIX = "ingest-"
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A received body: where it lies, its bytes and its SHA-256 in hex."""
+    """A received file: where it lies, its bytes and its SHA-256 in hex; "" for no name."""
 
     path: Path
     size: int
     sha256: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The files of one ingest, in their order."""
+
+    files: tuple[Upload, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return sum(one.size for one in self.files)
+
+    @property
+    def sha256(self) -> str:
+        """What names them all."""
+        return combine_digests([one.sha256 for one in self.files])
+
+
+def source_name(number: int) -> str:
+    """What the body of this place is called in its folder."""
+    return f"{SOURCE}-{number}" if number else SOURCE
+
+
+def is_source(name: str) -> bool:
+    """Whether a name in an ingest's folder is that of a body."""
+    return name == SOURCE or name.startswith(f"{SOURCE}-")
 
 
 class Spool:
@@ -53,14 +82,14 @@ class Spool:
         """Removes what a process that died left behind. Call with the directory locked.
 
         Args:
-            keep: names of folders that are still needed. Of an ingest's folder the body alone
-                is: what was being made of it is made again.
+            keep: names of folders that are still needed. Of an ingest's folder the bodies alone
+                are: what was being made of them is made again.
         """
         self._root.mkdir(parents=True, exist_ok=True)
         for entry in self._root.iterdir():
             if entry.name in keep:
                 for made in entry.iterdir() if entry.name.startswith(_PREFIX) else ():
-                    if made.name != SOURCE:
+                    if not is_source(made.name):
                         _remove(made)
             elif entry.name != LOCK_NAME:
                 _remove(entry)
@@ -93,7 +122,7 @@ class Spool:
         return self._root / name
 
     async def make(self, name: str) -> Path:
-        """A folder of this name, empty but for a body that was received.
+        """A folder of this name, empty but for bodies that were received.
 
         Raises:
             InsufficientStorage: the disk is full.
@@ -108,18 +137,18 @@ class Spool:
         folder = self._root / name
         folder.mkdir(exist_ok=True)
         for made in folder.iterdir():
-            if made.name != SOURCE:
+            if not is_source(made.name):
                 _remove(made)
 
     async def sync(self, folder: Path) -> None:
-        """Makes a received body durable, and its folder's name.
+        """Makes received bodies durable, and their folder's name.
 
         Raises:
             InsufficientStorage: the disk is full.
         """
 
         def sync() -> None:
-            for path in (folder / SOURCE, folder, self._root):
+            for path in (*folder.iterdir(), folder, self._root):
                 fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     os.fsync(fd)
@@ -135,13 +164,39 @@ class Spool:
         """Removes a folder with all in it; what is under way when the caller leaves is ended."""
         await self._pool.run(shutil.rmtree, folder, ignore_errors=True)
 
-    async def receive(self, pieces: AsyncIterator[bytes], folder: Path) -> Upload:
-        """Writes a body to disk.
+    async def receive_files(self, pieces: AsyncIterator[str | bytes], folder: Path) -> Received:
+        """Writes bodies to disk.
+
+        Args:
+            pieces: the name of each, then its bytes.
 
         Raises:
             InsufficientStorage: the disk is full.
         """
-        path = folder / SOURCE
+        uploads: list[Upload] = []
+        names: list[str] = []
+        async for first in pieces:
+            names.append(str(first))
+            break
+        while names:
+            name = names.pop()
+            one = _read_one(pieces, names)
+            uploads.append(await self.receive(one, folder, len(uploads), name))
+        return Received(tuple(uploads))
+
+    async def receive(
+        self, pieces: AsyncIterator[bytes], folder: Path, number: int = 0, name: str = ""
+    ) -> Upload:
+        """Writes a body to disk.
+
+        Args:
+            number: its place among the bodies of its folder.
+            name: what it is called.
+
+        Raises:
+            InsufficientStorage: the disk is full.
+        """
+        path = folder / source_name(number)
         digest = hashlib.sha256()
         size = 0
         held = bytearray()
@@ -176,7 +231,25 @@ class Spool:
                 with contextlib.suppress(Exception, asyncio.CancelledError):
                     await writing
             os.close(fd)
-        return Upload(path, size, digest.hexdigest())
+        return Upload(path, size, digest.hexdigest(), name)
+
+
+async def _read_one(
+    pieces: AsyncIterator[str | bytes], following: list[str]
+) -> AsyncGenerator[bytes]:
+    """The bytes up to the next name, which goes into `following`."""
+    async for piece in pieces:
+        if isinstance(piece, str):
+            following.append(piece)
+            return
+        yield piece
+
+
+async def name_body(pieces: AsyncIterator[bytes], name: str = "") -> AsyncGenerator[str | bytes]:
+    """One body as a stream of files has it."""
+    yield name
+    async for piece in pieces:
+        yield piece
 
 
 def explain_write(error: OSError) -> Exception:

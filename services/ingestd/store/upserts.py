@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from services.ingestd.core.job import Limits, Outcome, Part
-from services.ingestd.core.merging import Merge, Step, group_by_size
+from services.ingestd.core.merging import Merge, Step, find_names, group_by_size
 from services.ingestd.core.options import Options
 from services.ingestd.store.going import Going
 from services.ingestd.store.parts import PartStore, StoredParts
@@ -257,9 +257,3 @@ class Upserts:
             return await self._workers.do(order.to_json(), going.track.hear, queued=True)
 
         return await going.insist(work)
-
-
-def find_names(key: Sequence[str], columns: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """The key's columns as the table spells them."""
-    spelled = {name.casefold(): name for name, _ in columns}
-    return tuple(spelled[name.casefold()] for name in key)

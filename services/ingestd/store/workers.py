@@ -16,6 +16,7 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from services.ingestd.core.bundle import Bundle
 from services.ingestd.core.job import Job, Outcome
 from services.ingestd.store.figures import Figures
 from shared.daemons import ROOT
@@ -152,8 +153,10 @@ class Workers:
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
 
-    async def convert(self, job: Job, hear: Hear | None = None, *, queued: bool = False) -> Outcome:
-        """Converts a file in a worker; see `do`."""
+    async def convert(
+        self, job: Job | Bundle, hear: Hear | None = None, *, queued: bool = False
+    ) -> Outcome:
+        """Converts a file, or several, in a worker; see `do`."""
         return Outcome.from_json(await self.do(job.to_json(), hear, queued=queued))
 
     async def do(

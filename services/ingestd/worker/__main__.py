@@ -18,8 +18,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from services.ingestd.core.bundle import Bundle
 from services.ingestd.core.job import Job
 from services.ingestd.core.merging import Merge
+from services.ingestd.worker.bundle import convert_bundle
 from services.ingestd.worker.convert import convert
 from services.ingestd.worker.duck import disk_full, is_disk_full
 from services.ingestd.worker.merge import merge
@@ -75,6 +77,8 @@ def read_jobs(jobs: queue.SimpleQueue[dict[str, Any]]) -> None:
 
 def do(values: dict[str, Any], report: Callable[[str], None]) -> dict[str, Any]:
     """Does one job, a conversion or a step of an upsert; gives its outcome in plain form."""
+    if "files" in values and "step" not in values:
+        return convert_bundle(Bundle.from_json(values), report).to_json()
     if "step" in values:
         return merge(Merge.from_json(values), report)
     return convert(Job.from_json(values), report).to_json()

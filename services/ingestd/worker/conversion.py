@@ -81,7 +81,8 @@ class Conversion:
             left_out: what the sidecar is to list, with its text; None if that is nothing.
         """
         rows_out = sum(part.rows for part in parts)
-        if not rows_out and left_out is not None:
+        # What later files have again may be all of this one.
+        if not rows_out and left_out is not None and not self.job.shared:
             raise refuse_all(rejects, (entry for entry, _ in left_out()))
         if rows_in != rows_out + rejects:
             raise Internal(
@@ -91,7 +92,7 @@ class Conversion:
         sidecar = None
         if left_out is not None and (rejects or table.discarded):
             with self.stage("rejects"):
-                sidecar = write_sidecar(self.session, left_out(), self.job.ingest_id)
+                sidecar = write_sidecar(self.session, left_out(), self.job.ingest_id, self.job.name)
         warnings = [*warnings, *self.warnings, *table.warnings()]
         if len(warnings) > MAX_WARNINGS:
             more = len(warnings) - MAX_WARNINGS
@@ -106,4 +107,5 @@ class Conversion:
             columns=table.columns(),
             warnings=tuple(warnings),
             seconds={name: round(value, 4) for name, value in self._seconds.items()},
+            open=table.open_columns(),
         )

@@ -94,7 +94,7 @@ def _convert_json(conversion: Conversion, text: TextFile) -> Outcome:
     names, warnings = name_columns(found.names, len(found.names))
     options = conversion.job.options
     table = make_table(
-        options,
+        conversion.job,
         names,
         conversion.session,
         make_plan(names, conversion.job.table, options.contract, options.mode),
@@ -130,7 +130,7 @@ def _convert_parquet(conversion: Conversion, source: Path) -> Outcome:
     names, warnings = distinct_names(rows)
     options = conversion.job.options
     table = make_table(
-        options,
+        conversion.job,
         names,
         conversion.session,
         make_plan(names, conversion.job.table, options.contract, options.mode),

@@ -78,7 +78,7 @@ class Delimited:
         rows = sample_rows(text, head, layout)
         held = sum(len(cell or b"") + 1 for row in rows for cell in row)
         row_bytes = max(1, held // max(1, len(rows)))
-        table = make_table(job.options, layout.names, self._conversion.session, plan, row_bytes)
+        table = make_table(job, layout.names, self._conversion.session, plan, row_bytes)
         samples = {
             one.index: [decode_cell(row[one.index]) for row in rows]
             for one in plan.columns

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from services.ingestd.core.checks import quote_name, quote_text
 from services.ingestd.core.contract import Plan
-from services.ingestd.core.job import Part
-from services.ingestd.core.options import Options
+from services.ingestd.core.job import Job, Part
 from services.ingestd.core.sources import ColumnSource
 from services.ingestd.worker.duck import Rows, Session, Source, Unreadable
 from services.ingestd.worker.sidecar import Entry
@@ -19,6 +18,8 @@ from shared.errors import Unprocessable
 
 # Control characters are taken out of names that callers give, so these are nobody's.
 LINE, SPAN = "\x01line", "\x01span"
+# In the list of keys that several files have: the last of these, its number and its name.
+LAST, LAST_NAME = "\x01last", "\x01last_name"
 
 
 class OddKeys(Unreadable):
@@ -48,7 +49,7 @@ class KeyedTable(Table):
     """A table whose rows are told apart by a key.
 
     Args:
-        options: of the ingest; `key` is set.
+        job: the conversion; its options' `key` is set.
         names: the file's columns.
         others: as of `Table`.
 
@@ -58,7 +59,7 @@ class KeyedTable(Table):
 
     def __init__(
         self,
-        options: Options,
+        job: Job,
         names: Sequence[str],
         session: Session,
         plan: Plan,
@@ -66,8 +67,9 @@ class KeyedTable(Table):
         sources: Sequence[ColumnSource] = (),
     ) -> None:
         self._misfits = self._odd = 0
-        super().__init__(session, plan, options.contract, row_bytes, sources)
-        self._key = find_key(options.key, plan, names)
+        super().__init__(session, plan, job.options.contract, row_bytes, sources)
+        self._key = find_key(job.options.key, plan, names)
+        self._shared, self._number = job.shared, job.number
         self._numbered = False
         self._read: Rows | None = None
 
@@ -127,7 +129,7 @@ class KeyedTable(Table):
         found = self.session.execute(
             f"SELECT (SELECT count(*) FROM (SELECT 1 FROM {read} WHERE {missing} LIMIT 1)) "
             f"+ (SELECT count(*) FROM (SELECT 1 FROM {read} GROUP BY {self._names()} "
-            "HAVING count(*) > 1 LIMIT 1))"
+            f"HAVING count(*) > 1 LIMIT 1)){self._count_shared(read)}"
         ).fetchone()
         return bool(found and found[0])
 
@@ -145,26 +147,50 @@ class KeyedTable(Table):
         self.session.execute(
             "CREATE OR REPLACE TEMP TABLE lk_odd AS "
             f"SELECT {line} AS line, {quote_name(SPAN)} AS span, NULL::BIGINT AS last, "
-            f"NULL::VARCHAR AS shown FROM {read} WHERE {missing} UNION ALL "
-            f"SELECT o.{line}, o.{quote_name(SPAN)}, a.last, concat_ws(', ', {shown}) "
+            f"NULL::VARCHAR AS shown, NULL::VARCHAR AS file FROM {read} WHERE {missing} UNION ALL "
+            f"SELECT o.{line}, o.{quote_name(SPAN)}, a.last, concat_ws(', ', {shown}), NULL "
             f"FROM {read} o JOIN lk_again a USING ({names}) WHERE o.{line} < a.last"
         )
+        if self._shared:
+            # Only what would be left of this file: the last row of each key.
+            self.session.execute(
+                f"INSERT INTO lk_odd SELECT o.{line}, o.{quote_name(SPAN)}, NULL, "
+                f"concat_ws(', ', {shown}), s.{quote_name(LAST_NAME)} "
+                f"FROM {read} o JOIN {self._later()} s USING ({names}) "
+                f"WHERE o.{line} NOT IN (SELECT line FROM lk_odd)"
+            )
         found = self.session.execute("SELECT count(*) FROM lk_odd").fetchone()
         return int(found[0]) if found else 0
+
+    def _later(self) -> str:
+        """A relation of the keys that a later file has again."""
+        read = read_files([self._shared])
+        return f"(SELECT * FROM {read} WHERE {quote_name(LAST)} > {self._number})"
+
+    def _count_shared(self, read: str) -> str:
+        if not self._shared:
+            return ""
+        return (
+            f" + (SELECT count(*) FROM (SELECT 1 FROM {read} JOIN {self._later()} "
+            f"USING ({self._names()}) LIMIT 1))"
+        )
 
     def _odd_entries(self, raw: str) -> Iterator[tuple[Entry, str]]:
         if not self._odd or self._read is None:
             return
         listed = ", ".join(self._key)
-        for line, span, last, shown, text in self.session.stream_rows(
-            "SELECT o.line, o.span, o.last, o.shown, r.raw FROM lk_odd o JOIN "
+        for line, span, last, shown, later, text in self.session.stream_rows(
+            "SELECT o.line, o.span, o.last, o.shown, o.file, r.raw FROM lk_odd o JOIN "
             f"(SELECT line, {raw} AS raw FROM {self.session.read(self._read)}) r USING (line) "
             "ORDER BY o.line"
         ):
-            reason = "missing_key" if last is None else "repeated_key"
-            said = f"has no value for its key ({listed})"
+            reason = "repeated_key"
             if last is not None:
                 said = f"has the key {shown!r} again in line {last}, which counts"
+            elif later is not None:
+                said = f"has the key {shown!r} again in the file {later!r}, which counts"
+            else:
+                reason, said = "missing_key", f"has no value for its key ({listed})"
             yield (line, span, self._key[0], reason, said), text
 
 
@@ -186,7 +212,7 @@ def find_key(key: Sequence[str], plan: Plan, names: Sequence[str]) -> tuple[str,
 
 
 def make_table(
-    options: Options,
+    job: Job,
     names: Sequence[str],
     session: Session,
     plan: Plan,
@@ -194,6 +220,6 @@ def make_table(
     sources: Sequence[ColumnSource] = (),
 ) -> Table:
     """The table that a file becomes, with a key where the ingest has one."""
-    if options.key:
-        return KeyedTable(options, names, session, plan, row_bytes, sources)
-    return Table(session, plan, options.contract, row_bytes, sources)
+    if job.options.key:
+        return KeyedTable(job, names, session, plan, row_bytes, sources)
+    return Table(session, plan, job.options.contract, row_bytes, sources)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 logger = logging.getLogger("lakehouse.ingestd.worker")
@@ -33,11 +34,22 @@ class Meter:
 
     def clear(self) -> None:
         """A new job begins."""
+        self._whole: Whole | None = None
+        self._begin()
+
+    def _begin(self) -> None:
         self._total: int | None = None
         self._read: Callable[[], int] | None = None
         self._rows: Callable[[], int] | None = None
         self._rejects: Callable[[], int] | None = None
         self._connection: Queried | None = None
+
+    def begin_file(self, whole: Whole) -> None:
+        """The next of several files begins; what is told from here on is of all of them."""
+        if self._whole is not None:
+            whole.told = self._whole.told
+        self._begin()
+        self._whole = whole
 
     def follow(
         self,
@@ -79,7 +91,42 @@ class Meter:
             found["rows"] = self._rows()
         if self._rejects is not None:
             found["rejects"] = self._rejects()
-        return found
+        whole = self._whole
+        return found if whole is None else whole.add(found)
+
+
+@dataclass(slots=True)
+class Whole:
+    """Where among several files the one under way stands.
+
+    Attributes:
+        size: its bytes; `before` and `total`: of the files before it, and of all.
+        rows, rejects: of the files before it.
+        number, files: its place, and how many there are.
+        told: bytes that were told to be read: a file's second pass takes none of them back.
+    """
+
+    size: int
+    before: int
+    total: int
+    rows: int
+    rejects: int
+    number: int
+    files: int
+    told: int = 0
+
+    def add(self, found: dict[str, Any]) -> dict[str, Any]:
+        """The figures of all files, given those of the one under way."""
+        share = found["bytes_read"] / found["bytes_total"] if found.get("bytes_total") else 0.0
+        self.told = max(self.told, self.before + int(self.size * share))
+        return {
+            "bytes_read": self.told,
+            "bytes_total": self.total,
+            "rows": self.rows + found.get("rows", 0),
+            "rejects": self.rejects + found.get("rejects", 0),
+            "files_done": self.number,
+            "files_total": self.files,
+        }
 
 
 METER = Meter()

@@ -24,13 +24,16 @@ def read_entries(path: Path) -> Iterator[Entry]:
             yield number, span, column, reason, message
 
 
-def write_sidecar(session: Session, entries: Iterable[tuple[Entry, str]], ingest_id: str) -> Part:
+def write_sidecar(
+    session: Session, entries: Iterable[tuple[Entry, str]], ingest_id: str, name: str = ""
+) -> Part:
     """Writes the sidecar.
 
     Args:
         session: whose folder takes it.
         entries: what was left out with its text, in order of lines.
         ingest_id: goes into the file's metadata.
+        name: of the file, where it is one of several; then `file_name` is the first column.
 
     Columns: line_number BIGINT, column_name, error_type, message, raw_line VARCHAR. Bytes
     that are not UTF-8 show as `\\xNN`.
@@ -58,8 +61,9 @@ def write_sidecar(session: Session, entries: Iterable[tuple[Entry, str]], ingest
         "{line_number: 'BIGINT', column_name: 'VARCHAR', error_type: 'VARCHAR', "
         "message: 'VARCHAR', raw_line: 'VARCHAR'}"
     )
+    named = f"{quote_text(name)} AS file_name, " if name else ""
     session.execute(
-        f"COPY (SELECT * FROM read_json({quote_text(str(listed))}, "
+        f"COPY (SELECT {named}* FROM read_json({quote_text(str(listed))}, "
         f"format='newline_delimited', columns={columns}, "
         f"maximum_object_size={max(16 * 1024 * 1024, longest + 1024)})) "
         f"TO {quote_text(str(target))} (FORMAT parquet, {COMPRESSION}, "

@@ -98,6 +98,18 @@ class Table:
         """Name and type of each column."""
         return tuple((one.name, self._target(one).type) for one in self.plan.columns)
 
+    def open_columns(self) -> tuple[str, ...]:
+        """Columns without a type of their own: none of the file's values gave them one."""
+        return tuple(
+            one.name
+            for one in self.plan.columns
+            if one.target is None and (one.index is None or self._is_empty(one.index))
+        )
+
+    def _is_empty(self, index: int) -> bool:
+        profile = self._profiles.get(index)
+        return self._guesses[index] is None or (profile is not None and not profile.values)
+
     def is_given(self, index: int) -> bool:
         """Whether a file column's type, or its absence, is the table's to say."""
         return index not in self._guesses
@@ -236,7 +248,8 @@ class Table:
             if planned.index is None:
                 return planned.target
             return self._source_of(planned.index).given(planned.target)
-        assert planned.index is not None
+        if planned.index is None:
+            return _TEXT
         return self._guesses[planned.index] or _TEXT
 
     def _source_of(self, index: int) -> ColumnSource:

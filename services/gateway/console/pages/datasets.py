@@ -46,7 +46,7 @@ async def list_datasets(visit: Visit) -> Response:
 
 
 async def ingest_file(visit: Visit) -> Response:
-    """Passes a file on to ingestd as it comes, to be a job there; tells where to follow it."""
+    """Passes files on to ingestd as they come, to be a job there; tells where to follow it."""
     mode, contract = visit.query("mode", "append"), visit.query("contract", "freeze")
     if mode not in get_args(Mode) or contract not in get_args(Contract):
         raise Invalid("The form's options are not known here. Load the page again.")
@@ -56,11 +56,16 @@ async def ingest_file(visit: Visit) -> Response:
         visit.request.stream(),
         mode=cast("Mode", mode),
         contract=cast("Contract", contract),
-        content_type=given if given in FILE_TYPES else "application/octet-stream",
+        content_type=given if is_file(given) else "application/octet-stream",
         **({"key": visit.query("key")} if mode == "upsert" else {}),
     )
     place = f"{JOBS}/{quote(job.job_id, safe='')}"
     return Response(orjson.dumps({"job": place}), 202, dict(HEADERS), "application/json")
+
+
+def is_file(content_type: str) -> bool:
+    """Whether a Content-Type is one that the page's script gives a file, or several in a form."""
+    return content_type in FILE_TYPES or content_type.startswith("multipart/form-data;")
 
 
 async def show_job(visit: Visit) -> Response:

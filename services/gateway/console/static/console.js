@@ -180,6 +180,8 @@ const STAGES = {
 
 function describeJob(told) {
   const parts = [STAGES[told.stage] || told.stage];
+  if (told.files_total)
+    parts.push("file " + Math.min(told.files_done + 1, told.files_total) + " of " + told.files_total);
   if (told.rows) parts.push(told.rows.toLocaleString("en") + " rows");
   if (told.rejects) parts.push(told.rejects.toLocaleString("en") + " rejects");
   const done = told.bytes_read / 1e6;
@@ -208,6 +210,12 @@ async function followJob(address, tell) {
     }
     await new Promise((wake) => setTimeout(wake, 500 * failures));
   }
+}
+
+// What a file is by its name, where that says it; else the file itself tells.
+function nameType(name) {
+  if (name.endsWith(".tsv")) return "text/tab-separated-values";
+  return name.endsWith(".csv") || name.endsWith(".txt") ? "text/csv" : "application/octet-stream";
 }
 
 function startIngest(form) {
@@ -278,7 +286,7 @@ function startIngest(form) {
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const chosen = file.files[0];
+    const chosen = [...file.files];
     const query = new URLSearchParams({
       dataset: dataset.value,
       mode: mode.value,
@@ -291,7 +299,7 @@ function startIngest(form) {
     button.disabled = true;
     progress.hidden = false;
     bar.value = 0;
-    words.textContent = "Sending " + chosen.name;
+    words.textContent = "Sending " + (chosen.length > 1 ? chosen.length + " files" : chosen[0].name);
     request.upload.addEventListener("progress", (told) => {
       if (!told.lengthComputable) return;
       bar.value = told.loaded / told.total;
@@ -312,13 +320,17 @@ function startIngest(form) {
       else result.replaceChildren(makeProblem("The file did not arrive. Send it again."));
     });
     request.open("POST", form.getAttribute("data-action") + "?" + query);
-    const name = chosen.name.toLowerCase();
-    const packed = name.endsWith(".gz") || name.endsWith(".zst");
-    const plain = name.endsWith(".tsv") ? "text/tab-separated-values" : "text/csv";
-    request.setRequestHeader("content-type", packed ? "application/gzip" : plain);
     request.setRequestHeader("x-csrf-token", csrfToken());
     request.setRequestHeader("hx-request", "true");
-    request.send(chosen);
+    if (chosen.length > 1) {
+      // The browser names the boundary.
+      const files = new FormData();
+      for (const one of chosen) files.append("file", one);
+      request.send(files);
+      return;
+    }
+    request.setRequestHeader("content-type", nameType(chosen[0].name.toLowerCase()));
+    request.send(chosen[0]);
   });
 }
 
