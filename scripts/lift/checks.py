@@ -70,7 +70,7 @@ def check_all(
     latency_ms: float | None,
 ) -> list[Check]:
     """All checks that the set allows."""
-    checks = [_check_exact(judged, arms["exact"])]
+    checks = _check_exact(judged, arms)
     sizes = sorted(int(arm.split()[1]) for arm in arms if arm.startswith("paraphrase "))
     sizes = [size for size in sizes if arms[f"paraphrase {size}"].queries]
     if sizes:
@@ -100,10 +100,16 @@ def _check_cold(outcomes: Sequence[Outcome]) -> Check:
     return at_most("cold: behind the strongest cold arm", behind, COLD_SLACK, note)
 
 
-def _check_exact(judged: JudgedSet, exact: Comparison) -> Check:
+def _check_exact(judged: JudgedSet, arms: Mapping[str, Comparison]) -> list[Check]:
     wanted = EXACT_SINGLE if judged.answers < SINGLE else EXACT_MANY
     kind = "single" if judged.answers < SINGLE else "many"
-    return at_least(f"exact repeat: headroom captured ({kind}-answer set)", exact.headroom, wanted)
+    name = f"headroom captured ({kind}-answer set)"
+    checks = [at_least(f"exact repeat: {name}", arms["exact"].headroom, wanted)]
+    if (repeated := arms.get("exact, run 3")) is not None:
+        name = f"exact repeat after three judged runs: {name}"
+        checks.append(at_least(name, repeated.headroom, wanted))
+        checks.append(_check_unharmed("unseen, repeated", arms["unseen, repeated"], ""))
+    return checks
 
 
 def _check_paraphrases(

@@ -25,6 +25,8 @@ COLD_ARMS = ("calibrated", "dense", "lexical", "fused")
 FUSION = 60
 # Judged runs in which changed relevance has to be learnt again.
 DRIFT_RUNS = 3
+# Runs of the same queries, each judged on what it showed.
+REPEATED_RUNS = 3
 BRIBED_TOPICS = 10
 Say = Callable[[str], None]
 
@@ -86,6 +88,7 @@ class Trial:
         self.measure_cold()
         self.grow_playbook()
         if self.full:
+            self.try_repeating()
             self.try_drift()
         self.try_placebos()
         self.try_poison()
@@ -217,6 +220,17 @@ class Trial:
             wanted in answer.refs[:10] and wanted not in self.shown[query.id].refs[:10]
             for query, answer in zip(unrelated, found, strict=True)
         )
+        self.edge.retire_runs()
+
+    # --- run after run
+
+    def try_repeating(self) -> None:
+        """The same queries again and again, as people ask: judged on what each run showed."""
+        self.say("run after run")
+        for run in range(1, REPEATED_RUNS + 1):
+            self._record_shown(self.repeated, self.judged.relevant, f"{self.plan.seed} run {run}")
+            self._measure(f"exact, run {run}", self.repeated)
+        self._measure("unseen, repeated", self.plan.unseen)
         self.edge.retire_runs()
 
     # --- change

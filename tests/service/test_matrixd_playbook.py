@@ -58,6 +58,30 @@ async def test_what_worked_is_found_first_next_time_and_says_why(tmp_path: Path)
         assert plain["hits"] == asked["hits"]
 
 
+async def test_run_after_run_an_answer_from_far_down_is_found(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.corpus("jobs", DOCS)
+        cold = [hit["id"] for hit in (await w.search(QUERY, k=60))["hits"]]
+        answer = cold[28]
+        for number in range(12):
+            hits = (await w.search(QUERY, k=10, use_playbook=True))["hits"]
+            ids = [hit["id"] for hit in hits]
+            await record(
+                w, *((name, 1 if name == answer else -1) for name in ids), run_id=f"run {number}"
+            )
+            if answer in ids:
+                break
+        assert number >= 1
+        after = await w.search(QUERY, k=10, use_playbook=True)
+        assert after["hits"][0]["id"] == answer
+        # What only the playbook showed counts like the rest.
+        episodes = (await w.matrix.get("/matrix/playbook")).json()["episodes"]
+        assert len(episodes) == number + 1
+        assert {each["note"]["ignored"] for each in episodes} == {0}
+        await w.restart()
+        assert await w.search(QUERY, k=10, use_playbook=True) == after
+
+
 async def test_recording_twice_is_recording_once(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.corpus("jobs", DOCS)

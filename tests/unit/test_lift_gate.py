@@ -82,11 +82,13 @@ def test_cold_arms_order_the_same_candidates_in_their_own_ways() -> None:
     assert found["fused"] == ["d1", "d2", "d0"]
 
 
-def make_outcome(lift: float = 0.3, harm: float = 0.0) -> Outcome:
+def make_outcome(lift: float = 0.3, harm: float = 0.0, rise: float = 0.0) -> Outcome:
     outcome = Outcome()
     topics = [f"t{n}" for n in range(60)]
     for arm, delta in {
         "exact": 0.45,
+        "exact, run 3": 0.45 + rise,
+        "unseen, repeated": -harm,
         "paraphrase 1": lift,
         "paraphrase 2": lift + 0.01,
         "unseen 1": -harm,
@@ -136,7 +138,14 @@ def test_a_good_run_passes_every_check() -> None:
 
 def test_each_fault_misses_its_own_check() -> None:
     assert failing(make_outcome(lift=0.1)) == ["paraphrases after 2: headroom captured"]
-    assert failing(make_outcome(harm=0.02)) == ["unseen 1: lower bound", "unseen 2: lower bound"]
+    assert failing(make_outcome(harm=0.02)) == [
+        "unseen, repeated: lower bound",
+        "unseen 1: lower bound",
+        "unseen 2: lower bound",
+    ]
+    assert failing(make_outcome(rise=-0.2)) == [
+        "exact repeat after three judged runs: headroom captured (single-answer set)"
+    ]
     assert failing(make_outcome(), latency=7.0) == ["latency added at 10,000 notes, p95 ms"]
     for count, told in (
         ("far changed", "far-off: top tens that changed"),

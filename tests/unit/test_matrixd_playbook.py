@@ -8,7 +8,7 @@ import statistics
 import numpy as np
 import pytest
 
-from services.matrixd.core.playbook import Episode, Playbook, Rating, Reranked
+from services.matrixd.core.playbook import Episode, Playbook, Rating, Reranked, find_shown
 from tests.support.playbook import World
 
 
@@ -186,6 +186,45 @@ def test_ratings_of_what_was_not_shown_are_ignored(world: World) -> None:
     assert found.refs == world.search(vector).refs
     view = Playbook.build([bribed]).notes()[0]
     assert (view.helpful, view.harmful, view.ignored) == (0, 0, 1)
+
+
+def test_run_after_run_what_was_blamed_makes_way_until_the_answer_is_found(world: World) -> None:
+    vector = world.ask(6)
+    cold = world.search(vector)
+    answer = cold.refs[33]
+    before = Playbook.build([world.episode(n % 5, n) for n in range(60)])
+    known = {("c", name): each for name, each in world.documents.items()}
+
+    def judge(playbook: Playbook, number: int, *, counts: bool) -> Episode:
+        order = ask(world, playbook, vector).refs
+        shown = find_shown(cold, order, order[:10]) if counts else ()
+        ratings = tuple(Rating(*ref, 1 if ref == answer else -1) for ref in order[:10])
+        kept = cold.keep(50, 10, shown)
+        made = Episode(
+            f"r{number}", 100 + number, "need 6", vector, kept, ratings, "judge", shown=shown
+        )
+        return made.with_vectors(known)
+
+    found: dict[bool, Playbook] = {}
+    for counts in (True, False):
+        playbook = before
+        for number in range(9):
+            playbook = playbook.record(judge(playbook, number, counts=counts))
+        found[counts] = playbook
+    assert ask(world, found[True], vector).refs[0] == answer
+    # What the first twenty of the cold list are not told of stays out of reach.
+    assert answer not in ask(world, found[False], vector).refs[:10]
+
+
+def test_only_what_search_showed_beyond_the_cold_list_is_found_shown(world: World) -> None:
+    cold = world.search(world.ask(4))
+    raised, deep, top = cold.refs[60], cold.refs[61], cold.refs[0]
+    order = (raised, *(ref for ref in cold.refs if ref != raised))
+    assert find_shown(cold, order, {raised, deep, top, ("c", "no such")}) == (raised,)
+    assert find_shown(cold, cold.refs, {raised, deep, top}) == ()
+    kept = cold.keep(50, 10, (raised,))
+    assert kept.refs == (*cold.refs[:50], raised)
+    assert kept.p0[-1] == cold.p0[60]
 
 
 def test_a_source_that_errs_is_believed_less() -> None:

@@ -127,12 +127,19 @@ class Recorder:
         for model, asked in gathered.asked.items():
             parts = to_parts(asked, ranking.Part)
             here = {part.corpus for part in parts}
+            cold = ranking.rank(parts)
+            told = self._memory.rerank(model, request.query, gathered.vectors[model], cold, False)
+            shown = core.find_shown(
+                cold,
+                cold.refs if told is None else told.refs,
+                {(one.corpus, one.id) for one in ratings},
+            )
             episode = core.Episode(
                 id=name,
                 seq=0,
                 query=request.query,
                 vector=ranking.to_unit(gathered.vectors[model]),
-                cold=ranking.rank(parts).keep(COLD_KEPT, EACH_KEPT),
+                cold=cold.keep(COLD_KEPT, EACH_KEPT, shown),
                 ratings=tuple(
                     core.Rating(one.corpus, one.id, float(one.rating))
                     for one in ratings
@@ -140,6 +147,7 @@ class Recorder:
                 ),
                 source=request.source,
                 run_id=request.run_id or "",
+                shown=shown,
             )
             views[model] = episode.with_vectors(documents)
         entry = Entry(

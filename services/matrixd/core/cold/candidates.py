@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,13 +50,13 @@ class ColdList:
         """The first `count`."""
         return ColdList(self.refs[:count], self.p0[:count], self.cosine[:count], self.bm25[:count])
 
-    def keep(self, count: int, each: int) -> ColdList:
-        """The first `count`, and of every corpus its first `each`."""
+    def keep(self, count: int, each: int, also: Collection[Ref] = ()) -> ColdList:
+        """The first `count`, of every corpus its first `each`, and those of `also` further down."""
         times: dict[str, int] = {}
         kept: list[int] = []
-        for at, (corpus, _) in enumerate(self.refs):
+        for at, (corpus, identifier) in enumerate(self.refs):
             times[corpus] = times.get(corpus, 0) + 1
-            if at < count or times[corpus] <= each:
+            if at < count or times[corpus] <= each or (corpus, identifier) in also:
                 kept.append(at)
         return ColdList(
             tuple(self.refs[at] for at in kept), self.p0[kept], self.cosine[kept], self.bm25[kept]

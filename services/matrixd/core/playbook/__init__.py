@@ -5,6 +5,7 @@ Episodes are the truth; notes, needs and trust are worked out from them and can 
 
 from services.matrixd.core.playbook.book import Playbook
 from services.matrixd.core.playbook.episodes import Episode, Rating
+from services.matrixd.core.playbook.notes import find_shown
 from services.matrixd.core.playbook.views import (
     Contribution,
     NoteUse,
@@ -22,4 +23,5 @@ __all__ = [
     "Rating",
     "Reranked",
     "SourceView",
+    "find_shown",
 ]

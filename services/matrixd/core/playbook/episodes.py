@@ -38,10 +38,12 @@ class Episode:
         query: the text.
         vector: the query's unit vector.
         cold: the cold list at that time, some 50 deep and with the first documents of each
-            corpus that was searched.
+            corpus that was searched, and those of `shown`.
         ratings: of documents of that list.
         source: who rated; its accuracy is estimated, never believed.
         run_id: the run it belongs to, if any.
+        shown: rated documents that stood far down the cold list, and that search with the
+            playbook showed all the same.
         documents: unit vectors of the documents that were rated above 0.
         kin: cosines of the rated documents (rows, as `rated`) with the cold list's (columns),
             in parts of 32767, 0 for those far down; empty where vectors were not at hand.
@@ -55,6 +57,7 @@ class Episode:
     ratings: tuple[Rating, ...]
     source: str
     run_id: str = ""
+    shown: tuple[Ref, ...] = ()
     documents: Mapping[Ref, Vector] = field(default_factory=dict[Ref, Vector])
     kin: Kin = field(default_factory=lambda: np.zeros((0, 0), np.int16))
 
@@ -94,6 +97,7 @@ class Episode:
             "ratings": [[each.corpus, each.id, each.rating] for each in self.ratings],
             "source": self.source,
             "run_id": self.run_id,
+            "shown": [list(ref) for ref in self.shown],
             "documents": [[*ref, _pack(vector)] for ref, vector in self.documents.items()],
             "kin": base64.b64encode(self.kin.astype("<i2").tobytes()).decode("ascii"),
         }
@@ -124,6 +128,9 @@ class Episode:
                 ),
                 source=str(record["source"]),
                 run_id=str(record.get("run_id", "")),
+                shown=tuple(
+                    (str(corpus), str(identifier)) for corpus, identifier in record.get("shown", ())
+                ),
                 documents={
                     (str(corpus), str(identifier)): _unpack(packed)
                     for corpus, identifier, packed in record["documents"]

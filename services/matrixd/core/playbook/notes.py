@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,8 @@ from services.matrixd.core.playbook.episodes import Episode
 from services.matrixd.core.playbook.trust import Trust
 
 # A rating counts only of a document that stood so high in its own query's cold list, or among
-# those of its corpus: what stands elsewhere was not seen among the results.
+# those of its corpus, or in what search with the playbook showed then: what stands elsewhere was
+# not seen among the results.
 SEEN, SEEN_OF_CORPUS = 20, 10
 # Documents whose mean cosine tells how crowded the corpus is around a query.
 CROWD = 10
@@ -81,10 +82,27 @@ class Note:
         return found
 
 
+def find_shown(cold: ColdList, order: Sequence[Ref], rated: Collection[Ref]) -> tuple[Ref, ...]:
+    """Rated documents that only search with the playbook showed.
+
+    Args:
+        cold: all candidates of the query.
+        order: the same as the playbook ranks them.
+    """
+    seen = {*cold.keep(SEEN, SEEN_OF_CORPUS).refs}
+    of_corpus: dict[str, int] = {}
+    found: list[Ref] = []
+    for at, ref in enumerate(order):
+        of_corpus[ref[0]] = of_corpus.get(ref[0], 0) + 1
+        if ref in rated and ref not in seen and (at < SEEN or of_corpus[ref[0]] <= SEEN_OF_CORPUS):
+            found.append(ref)
+    return tuple(sorted(found))
+
+
 def make_note(episode: Episode) -> Note:
     """The note of an episode; the last rating of a document wins."""
     vector = np.asarray(episode.vector, np.float64)
-    kept = episode.cold.keep(SEEN, SEEN_OF_CORPUS)
+    kept = episode.cold.keep(SEEN, SEEN_OF_CORPUS, episode.shown)
     seen = dict(zip(kept.refs, kept.p0.tolist(), strict=True))
     votes: dict[Ref, tuple[int, float]] = {}
     for each in episode.ratings:
