@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 from array import array
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
@@ -34,14 +33,13 @@ from services.ingestd.core.jsonlines import (
 from services.ingestd.core.nested import Shape
 from services.ingestd.core.records import RecordTooLong
 from services.ingestd.worker.alike import Cut, Cutter
+from services.ingestd.worker.lineblocks import cut_at_lines
 from services.ingestd.worker.meter import METER
 from services.ingestd.worker.normalise import CountedBlocks
 from services.ingestd.worker.staged import StagedRows, Stager
 from services.ingestd.worker.text import TextFile
 from shared.errors import Internal, Unprocessable
 
-# Bytes that are taken apart at once.
-_GATHERED = 4 * 1024 * 1024
 # Values of a column that a first guess at its type is made from: of each block, and in all.
 _SAMPLE_EACH = 100
 _SAMPLE = 2000
@@ -122,7 +120,7 @@ def read_json_lines(text: TextFile, folder: Path, record_bytes: int, most_column
         # them for one takes as long as making them.
         gc.disable()
         try:
-            for block in _whole_lines(_gather(counted, record_bytes), newline, record_bytes):
+            for block in cut_at_lines(counted, newline, record_bytes):
                 reader.read(block)
             rows = stager.close()
         finally:
@@ -146,42 +144,6 @@ def read_json_lines(text: TextFile, folder: Path, record_bytes: int, most_column
         newline=newline,
         nuls=reader.nuls,
     )
-
-
-def _gather(blocks: Iterable[bytes], limit: int) -> Iterator[bytes]:
-    """Blocks joined to some MiB: what is done once a block and column is then done seldom."""
-    most = min(_GATHERED, limit // 2)
-    held: list[bytes] = []
-    size = 0
-    for block in blocks:
-        held.append(block)
-        size += len(block)
-        if size >= most:
-            yield b"".join(held)
-            held.clear()
-            size = 0
-    if held:
-        yield b"".join(held)
-
-
-def _whole_lines(blocks: Iterable[bytes], newline: bytes, limit: int) -> Iterator[bytes]:
-    """The blocks cut anew where lines end."""
-    held: list[bytes] = []
-    size = lines = 0
-    for block in blocks:
-        end = block.rfind(newline) + 1
-        if end:
-            whole = b"".join((*held, block[:end]))
-            yield whole
-            lines += whole.count(newline)
-            held, size = [block[end:]], len(block) - end
-            continue
-        held.append(block)
-        size += len(block)
-        if size > limit:
-            raise RecordTooLong(lines + 1, limit)
-    if size:
-        yield b"".join(held)
 
 
 class _Reader:
