@@ -45,6 +45,7 @@ from scripts.private_fleet import PrivateFleet
 from services.ingestd.core.checks import MACROS, Target, convert_or
 from services.ingestd.core.job import Job, Limits
 from services.ingestd.core.options import Options
+from services.ingestd.store.workers import ENVIRONMENT
 
 MiB = 1024 * 1024
 TARGET = ">= 50 % of raw COPY, goal 80 %; <= 1,024 MiB"
@@ -103,6 +104,7 @@ class WorkerAlone:
                 json.dumps({"memory_bytes": Limits().memory_bytes}),
             ],
             cwd=ROOT,
+            env=ENVIRONMENT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

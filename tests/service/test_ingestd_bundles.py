@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
+import random
 from collections.abc import AsyncGenerator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from services.ingestd.core.bundle import Bundle, BundleFile
+from services.ingestd.core.job import Limits
+from services.ingestd.core.options import Options
+from services.ingestd.worker.bundle import convert_bundle
 from tests.support.apps import make_config
 from tests.support.ingestd import Trio, read_parquet, run_trio
 
@@ -417,3 +424,68 @@ async def test_an_object_replaced_since_the_job_was_accepted_is_named(tmp_path: 
         assert job["status"] == "failed"
         assert job["error"]["details"] == {"object": "uploads/b.csv"}
         assert trio.leftovers() == []
+
+
+# --- any files
+
+
+def make_file(dice: random.Random, row: int) -> tuple[Named, list[dict[str, str]]]:
+    """A file of some columns and rows, as CSV or JSON lines, and what it holds."""
+    names = ["id", *sorted(dice.sample("abcde", dice.randint(0, 4)))]
+    kinds = {name: dice.choice(["whole", "whole", "point", "empty"]) for name in names}
+    kinds["e"] = dice.choice(["text", "empty"])
+    values = {
+        "whole": lambda: str(dice.randint(-9, 10**12)),
+        "point": lambda: f"{dice.randint(0, 99)}.{dice.randint(0, 999):0{dice.randint(1, 3)}d}",
+        "text": lambda: dice.choice(["x", "007x", "7-", "so"]),
+        "empty": lambda: "",
+    }
+    rows = [
+        {name: str(row + n) if name == "id" else values[kinds[name]]() for name in names}
+        for n in range(dice.randint(1, 5))
+    ]
+    if dice.random() < 0.5:
+        text = "\n".join(",".join(values) for values in (names, *(one.values() for one in rows)))
+        return (f"{row}.csv", f"{text}\n".encode()), rows
+    lines = [
+        "{"
+        + ", ".join(
+            f'"{name}": {"null" if not value else json.dumps(value) if name == "e" else value}'
+            for name, value in one.items()
+        )
+        + "}\n"
+        for one in rows
+    ]
+    return (f"{row}.jsonl", "".join(lines).encode()), rows
+
+
+def test_whatever_files_come_every_value_is_there_under_its_name(tmp_path: Path) -> None:
+    dice = random.Random(8)
+    for number in range(25):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "work").mkdir()
+        made = [make_file(dice, 10 * n) for n in range(dice.randint(2, 5))]
+        files: list[BundleFile] = []
+        for n, ((name, data), _) in enumerate(made):
+            (folder / f"source-{n}").write_bytes(data)
+            files.append(BundleFile(name, str(folder / f"source-{n}"), len(data)))
+        options = Options(contract="evolve")
+        limits = Limits(memory_bytes=256 * 1024 * 1024)
+        work = str(folder / "work")
+        outcome = convert_bundle(
+            Bundle(tuple(files), work, "test", options, None, limits), lambda _: None
+        )
+        names = [name for name, _ in outcome.columns]
+        types = dict(outcome.columns)
+        found = [row for part in outcome.parts for row in read_parquet(part.path)]
+        wanted = [row for _, rows in made for row in rows]
+        assert outcome.rows_in == outcome.rows_out == len(found) == len(wanted)
+        assert set(names) == {name for row in wanted for name in row}
+        for want, got in zip(wanted, found, strict=True):
+            for name, value in zip(names, got, strict=True):
+                said = want.get(name) or None
+                if types[name] == "VARCHAR" or said is None or value is None:
+                    assert value == said, (number, name)
+                else:
+                    assert Decimal(value) == Decimal(said), (number, name, types[name])

@@ -125,10 +125,13 @@ class LinePattern:
 
     Attributes:
         names: of the members, in order.
+        literals: what stands before each value, and after the last.
     """
 
-    def __init__(self, names: tuple[str, ...], pattern: str) -> None:
+    def __init__(self, names: tuple[str, ...], literals: tuple[str, ...]) -> None:
         self.names = names
+        self.literals = tuple(one.encode() for one in literals)
+        pattern = f"({_TOKEN})".join(map(re.escape, literals))
         self._pattern = re.compile(rf"^{pattern}[ \t]*\r?\n".encode(), re.MULTILINE)
         self._line = re.compile(rf"{pattern}[ \t]*\r?".encode())
 
@@ -163,7 +166,8 @@ def learn_pattern(line: str) -> LinePattern | None:
     start = line.find("{") + 1
     if start == 0 or line[: start - 1].strip(" \t"):
         return None
-    pieces = [re.escape(line[:start])]
+    literals: list[str] = []
+    before = line[:start]
     names: list[str] = []
     position = start
     while True:
@@ -173,13 +177,14 @@ def learn_pattern(line: str) -> LinePattern | None:
         if name is None or token is None or after is None:
             return None
         names.append(name[1][1:-1])
-        pieces += [re.escape(name[0]), f"({_TOKEN})", re.escape(after[0])]
+        literals.append(before + name[0])
+        before = after[0]
         position = after.end()
         if after[1] == "}":
             break
     if line[position:].strip() or find_twice(names) is not None:
         return None
-    return LinePattern(tuple(names), "".join(pieces))
+    return LinePattern(tuple(names), (*literals, before))
 
 
 def is_json_lines(head: str) -> bool:

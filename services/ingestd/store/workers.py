@@ -30,7 +30,7 @@ Hear = Callable[[dict[str, Any]], None]
 
 # Nothing of the daemon's environment is a worker's business. Times are in UTC; large blocks
 # come from the heap, where they are used again, and not from the kernel each time.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "TZ": "UTC",
     "LC_ALL": "C.UTF-8",
     "OPENBLAS_NUM_THREADS": "1",
@@ -66,7 +66,7 @@ class Worker:
             stdin=PIPE,
             stdout=PIPE,
             cwd=ROOT,
-            env=_ENVIRONMENT,
+            env=ENVIRONMENT,
             limit=_LINE,
             start_new_session=True,
         )

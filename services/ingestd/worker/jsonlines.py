@@ -1,7 +1,7 @@
 """Lines of JSON as rows of text, each line accounted for.
 
-Lines that are written alike, as programs write them, are taken apart by one pattern, a
-block at a time; all others one by one.
+Blocks of lines that are written alike, as programs write them, are cut up where their colons
+are (`alike`), or else taken apart by one pattern; all others one by one.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import gc
 import json
 from array import array
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -32,6 +32,8 @@ from services.ingestd.core.jsonlines import (
 )
 from services.ingestd.core.nested import Shape
 from services.ingestd.core.records import RecordTooLong
+from services.ingestd.worker.alike import Cut, Cutter
+from services.ingestd.worker.lineblocks import cut_at_lines
 from services.ingestd.worker.meter import METER
 from services.ingestd.worker.normalise import CountedBlocks
 from services.ingestd.worker.staged import StagedRows, Stager
@@ -39,7 +41,7 @@ from services.ingestd.worker.text import TextFile
 from shared.errors import Internal, Unprocessable
 
 # Values of a column that a first guess at its type is made from: of each block, and in all.
-_SAMPLE_EACH = 30
+_SAMPLE_EACH = 100
 _SAMPLE = 2000
 # Forms of line that are remembered: names in their order, and the columns they are.
 _FORMS = 1000
@@ -118,7 +120,7 @@ def read_json_lines(text: TextFile, folder: Path, record_bytes: int, most_column
         # them for one takes as long as making them.
         gc.disable()
         try:
-            for block in _whole_lines(counted, newline, record_bytes):
+            for block in cut_at_lines(counted, newline, record_bytes):
                 reader.read(block)
             rows = stager.close()
         finally:
@@ -144,26 +146,6 @@ def read_json_lines(text: TextFile, folder: Path, record_bytes: int, most_column
     )
 
 
-def _whole_lines(blocks: Iterable[bytes], newline: bytes, limit: int) -> Iterator[bytes]:
-    """The blocks cut anew where lines end."""
-    held: list[bytes] = []
-    size = lines = 0
-    for block in blocks:
-        end = block.rfind(newline) + 1
-        if end:
-            whole = b"".join((*held, block[:end]))
-            yield whole
-            lines += whole.count(newline)
-            held, size = [block[end:]], len(block) - end
-            continue
-        held.append(block)
-        size += len(block)
-        if size > limit:
-            raise RecordTooLong(lines + 1, limit)
-    if size:
-        yield b"".join(held)
-
-
 class _Reader:
     """Takes blocks of whole lines apart."""
 
@@ -182,16 +164,54 @@ class _Reader:
         self._most = most
         self._line = 0
         self._pattern: LinePattern | None = None
+        self._cutter: Cutter | None = None
         self._forms: dict[tuple[str, ...], tuple[int, ...]] = {}
 
     def read(self, block: bytes) -> None:
         """Reads the next block."""
-        if self._pattern is not None and self._newline == b"\n" and len(block) <= self._limit:
-            # What is not UTF-8, or ends without a line end, is looked at line by line.
-            found = self._pattern.split(block) if block[-1] == 10 and is_text(block) else None
-            if found is not None and self._take_alike(self._pattern.names, found, b"\\" in block):
-                return
-        self._take_lines(block)
+        regular = self._newline == b"\n" and len(block) <= self._limit
+        # What is not UTF-8, or ends without a line end, is looked at line by line.
+        if not (regular and block[-1] == 10 and is_text(block) and self._take_block(block)):
+            self._take_lines(block)
+
+    def _take_block(self, block: bytes) -> bool:
+        """Takes a block whose lines are all like the pattern; gives whether they were."""
+        if self._pattern is None:
+            self._learn(block[: block.index(b"\n")])
+        if self._pattern is None:
+            return False
+        names = self._pattern.names
+        cuts = self._cutter.cut(block) if self._cutter is not None else None
+        if cuts is not None:
+            self._take_cuts(names, cuts)
+            return True
+        found = self._pattern.split(block)
+        return found is not None and self._take_alike(names, found, b"\\" in block)
+
+    def _learn(self, line: bytes) -> None:
+        """Takes a line for what those to come are like, if it is one of plain values."""
+        learnt = learn_pattern(line.decode())
+        if learnt is not None:
+            self._pattern, self._cutter = learnt, Cutter(learnt)
+
+    def _take_cuts(self, names: tuple[str, ...], cuts: list[Cut]) -> None:
+        """Takes rows of the same names whose values are cut out of their block already."""
+        columns: dict[int, pa.Array] = {}
+        for index, one in zip(self._find_columns(names), cuts, strict=True):
+            facts = self.facts[index]
+            facts.kinds |= one.kinds
+            facts.empties = facts.empties or one.empties
+            self.nuls = self.nuls or one.nuls
+            if len(facts.sample) < _SAMPLE:
+                facts.sample += one.texts.slice(0, _SAMPLE_EACH).to_pylist()
+            columns[index] = one.texts
+        self._add(columns, len(cuts[0].texts))
+
+    def _add(self, columns: dict[int, pa.Array], rows: int) -> None:
+        """Hands on rows of as many lines."""
+        lines = pa.array(np.arange(self._line + 1, self._line + 1 + rows))
+        self._line += rows
+        self._stager.add(lines, columns)
 
     def _take_alike(
         self, names: tuple[str, ...], rows: list[tuple[bytes, ...]], escapes: bool
@@ -206,9 +226,7 @@ class _Reader:
             if texts is None:
                 return False
             columns[index] = texts
-        lines = pa.array(range(self._line + 1, self._line + 1 + len(rows)), pa.int64())
-        self._line += len(rows)
-        self._stager.add(lines, columns)
+        self._add(columns, len(rows))
         return True
 
     def _take_tokens(self, facts: ColumnFacts, tokens: pa.Array, escapes: bool) -> pa.Array | None:
@@ -268,7 +286,7 @@ class _Reader:
             return
         if last:
             # What the lines are like now: the last that was not like the ones before.
-            self._pattern = learn_pattern(last.decode()) or self._pattern
+            self._learn(last)
         columns: dict[int, pa.Array] = {}
         for index, texts in values.items():
             texts += [None] * (len(numbers) - len(texts))
