@@ -1,0 +1,99 @@
+"""The catalogue in a real PostgreSQL: the tests of its store and routes, and what is its own.
+
+The tests of catalogd in `tests/service` run a second time here, as they are, on a server in
+place of SQLite.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
+
+from tests.service import (
+    test_catalogd_collection,
+    test_catalogd_compaction,
+    test_catalogd_concurrency,
+    test_catalogd_rewrite,
+    test_catalogd_several,
+    test_catalogd_store,
+    test_catalogd_versions,
+    test_catalogd_writes,
+)
+from tests.support import catalogd as support
+from tests.support.postgres import Postgres
+
+pytestmark = pytest.mark.anyio
+
+# Tests of SQLite itself, and those in which the database has no part.
+ELSEWHERE = {
+    "test_everything_is_on_disk_before_the_pointer_moves",
+    "test_a_full_database_changes_nothing",
+    "test_a_database_that_is_no_database_is_told",
+    "test_a_database_of_the_users_choice",
+}
+
+
+def borrow(*modules: ModuleType) -> None:
+    """Makes the tests of other modules, and the fixtures they ask for, tests of this one."""
+    here = globals()
+    for module in modules:
+        for name, value in vars(module).items():
+            fixture = type(value).__name__ == "FixtureFunctionDefinition"
+            if not (fixture or name.startswith("test_")) or name in ELSEWHERE:
+                continue
+            assert here.setdefault(name, value) is value, f"two tests are called {name}"
+
+
+borrow(
+    test_catalogd_collection,
+    test_catalogd_compaction,
+    test_catalogd_concurrency,
+    test_catalogd_rewrite,
+    test_catalogd_several,
+    test_catalogd_store,
+    test_catalogd_versions,
+    test_catalogd_writes,
+)
+
+
+@pytest.fixture(autouse=True)
+def on_postgres(
+    monkeypatch: pytest.MonkeyPatch, postgres: Postgres, database: str
+) -> Generator[None]:
+    """Every folder has its database on the server: a schema, which is made in milliseconds."""
+    made: dict[Path, str] = {}
+
+    def choose(directory: Path) -> str:
+        if directory not in made:
+            name = "s" + hashlib.sha256(str(directory).encode()).hexdigest()[:20]
+            with postgres.connect(database) as connection:
+                connection.execute(f"CREATE SCHEMA {name}")
+            made[directory] = f"{postgres.uri(database)}?options=-csearch_path%3D{name}"
+        return made[directory]
+
+    monkeypatch.setattr(support, "choose_database", choose)
+    # Tests leave their stores to the garbage collector, which SQLite does not mind.
+    opened: list[psycopg.Connection[Any]] = []
+
+    def note(connection: psycopg.Connection[Any], _: ConnectionPoolEntry) -> None:
+        opened.append(connection)
+
+    event.listen(Pool, "connect", note)
+    yield
+    event.remove(Pool, "connect", note)
+    for connection in opened:
+        connection.close()
+
+
+@pytest.fixture(scope="module")
+def database(postgres: Postgres) -> str:
+    """A database for this module."""
+    return postgres.make_database()
