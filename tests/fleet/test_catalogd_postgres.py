@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +22,7 @@ from tests.support.catalogd import DATASETS, parquet_bytes
 from tests.support.postgres import PASSWORD, Postgres
 
 # Registers of each of four clients, to a dataset that all write and to one of each daemon.
-EACH = 12
+EACH = 8
 KILLS = 4
 QUICK = {"FLEET__RESTART_BACKOFF_S": "0.05", "FLEET__RESTART_BACKOFF_MAX_S": "0.2"}
 
@@ -112,7 +112,7 @@ def check_exactly(url: str, senders: list[Sender], *, retry: bool = True) -> Non
         snapshots = client.get(f"{DATASETS}/t/snapshots").json()["snapshots"]
         parents = [one["parent_id"] for one in snapshots[1:]]
         assert parents == [one["snapshot_id"] for one in snapshots[:-1]]
-        for number in numbers if retry else ():
+        for number in numbers[::5] if retry else ():
             body = {"name": "t", "objects": [f"k{number}"], "ingest_id": f"i{number}"}
             again = client.post(DATASETS, json=body)
             assert (again.status_code, again.json()["status"]) == (200, "unchanged")
@@ -234,37 +234,37 @@ ROUTES: list[tuple[str, str, dict[str, Any] | None]] = [
 ]
 
 
-def stop(server: Postgres) -> None:
-    server.stop()
+def check_refused(client: httpx.Client, server: Postgres) -> None:
+    """Every route says what is wrong, and not where."""
+    for method, path, body in ROUTES:
+        answer = client.request(method, path, json=body)
+        assert answer.status_code == 503, (method, path, answer.text)
+        assert "catalogue's database" in answer.text
+        assert "does not answer" in answer.text or "stopped or started" in answer.text
+        for secret in (PASSWORD, quote(PASSWORD, safe=""), "psycopg", str(server.port)):
+            assert secret not in answer.text
+    assert client.get("/health").status_code == 200
 
 
-def crash(server: Postgres) -> None:
-    server.crash()
-
-
-@pytest.mark.parametrize("end", [stop, crash])
 def test_the_server_goes_away_in_the_middle_and_comes_back(
-    server: Postgres, tmp_path: Path, end: Callable[[Postgres], None]
+    server: Postgres, tmp_path: Path
 ) -> None:
     uri = server.uri(server.make_database())
     settings = {**QUICK, "CATALOGD__DATABASE_URI": uri}
     with PrivateFleet(("storaged", "catalogd"), settings, tmp_path) as fleet:
         url = fleet.urls["catalogd"]
         pid = fleet.pid("catalogd")
+        # Stopped before catalogd has loaded what commits need, then crashed in the middle of them.
+        server.stop()
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
+            check_refused(client, server)
+        server.start()
         senders = [Sender(fleet.urls, range(n * 10_000, 10**6)) for n in range(2)]
         with sending(*senders), httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
             for sender in senders:
                 wait_for_more(sender, 3)
-            # With a connection in use or not, with pyiceberg loaded: it meets all of it.
-            end(server)
-            for method, path, body in ROUTES:
-                answer = client.request(method, path, json=body)
-                assert answer.status_code == 503, (method, path, answer.text)
-                assert "catalogue's database" in answer.text
-                assert "does not answer" in answer.text or "stopped or started" in answer.text
-                for secret in (PASSWORD, quote(PASSWORD, safe=""), "psycopg", str(server.port)):
-                    assert secret not in answer.text
-            assert client.get("/health").status_code == 200
+            server.crash()
+            check_refused(client, server)
             server.start()
             for sender in senders:
                 wait_for_more(sender, 3)
@@ -273,7 +273,7 @@ def test_the_server_goes_away_in_the_middle_and_comes_back(
         assert all(sender.retried for sender in senders)
         check_exactly(url, senders, retry=False)
         # One that dies while the server is away comes up once it is back.
-        end(server)
+        server.stop()
         fleet.kill("catalogd")
         deadline = time.monotonic() + PATIENCE_S
         while "catalogue's database does not answer" not in fleet.command("logs").stdout:
