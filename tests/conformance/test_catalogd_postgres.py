@@ -6,7 +6,6 @@ place of SQLite.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Generator
 from pathlib import Path
 from types import ModuleType
@@ -32,8 +31,13 @@ from tests.support.postgres import Postgres
 
 pytestmark = pytest.mark.anyio
 
-# Tests of SQLite itself, and those in which the database has no part.
+# Tests of SQLite itself, and long ones of what never asks the database.
 ELSEWHERE = {
+    "test_a_merge_that_takes_its_process_down_harms_nothing",
+    "test_a_file_that_is_damaged_is_left_and_told",
+    "test_sizes_decide",
+    "test_it_runs_by_itself_and_then_rests",
+    "test_columns_that_came_and_grew_are_kept",
     "test_everything_is_on_disk_before_the_pointer_moves",
     "test_a_full_database_changes_nothing",
     "test_a_database_that_is_no_database_is_told",
@@ -68,15 +72,12 @@ borrow(
 def on_postgres(
     monkeypatch: pytest.MonkeyPatch, postgres: Postgres, database: str
 ) -> Generator[None]:
-    """Every folder has its database on the server: a schema, which is made in milliseconds."""
+    """Every folder has its database on the server, which is a schema."""
     made: dict[Path, str] = {}
 
     def choose(directory: Path) -> str:
         if directory not in made:
-            name = "s" + hashlib.sha256(str(directory).encode()).hexdigest()[:20]
-            with postgres.connect(database) as connection:
-                connection.execute(f"CREATE SCHEMA {name}")
-            made[directory] = f"{postgres.uri(database)}?options=-csearch_path%3D{name}"
+            made[directory] = postgres.make_schema(database)
         return made[directory]
 
     monkeypatch.setattr(support, "choose_database", choose)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -26,16 +27,22 @@ from tests.support.postgres import PASSWORD, Postgres
 ROUNDS = 15
 
 
-@pytest.fixture
-def database(postgres: Postgres) -> str:
-    """An empty database."""
+@pytest.fixture(scope="module")
+def common(postgres: Postgres) -> str:
+    """A database that takes a tenth of a second to make and thousands of files."""
     return postgres.make_database()
 
 
 @pytest.fixture
-def uri(postgres: Postgres, database: str) -> str:
-    """Its address."""
-    return postgres.uri(database)
+def database(postgres: Postgres) -> str:
+    """An empty database, for tests that change it itself."""
+    return postgres.make_database()
+
+
+@pytest.fixture
+def uri(postgres: Postgres, common: str) -> str:
+    """The address of an empty schema."""
+    return postgres.make_schema(common)
 
 
 @pytest.fixture
@@ -67,9 +74,9 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
         return list(pool.map(begin, works))
 
 
-def test_tables_are_made_by_many_at_once(postgres: Postgres) -> None:
+def test_tables_are_made_by_many_at_once(postgres: Postgres, common: str) -> None:
     for _ in range(3):
-        uri = postgres.uri(postgres.make_database())
+        uri = postgres.make_schema(common)
         opened = [Pointers(uri) for _ in range(8)]
         try:
             at_once(*(pointers.create_tables for pointers in opened))
@@ -80,11 +87,11 @@ def test_tables_are_made_by_many_at_once(postgres: Postgres) -> None:
 
 
 def test_the_servers_own_settings_do_not_matter(
-    postgres: Postgres, database: str, open_store: Callable[[], Store]
+    uri: str, monkeypatch: pytest.MonkeyPatch, open_store: Callable[[], Store]
 ) -> None:
-    with postgres.connect(database, "postgres") as connection:
-        for setting in ("default_transaction_isolation = serializable", "synchronous_commit = off"):
-            connection.execute(f"ALTER DATABASE {database} SET {setting}")
+    # As an administrator would set them for the role, here for these connections alone.
+    ways = " -cdefault_transaction_isolation=serializable -csynchronous_commit=off"
+    monkeypatch.setattr(support, "choose_database", lambda _: uri + quote(ways))
     stores = [open_store(), open_store()]
     pointers = stores[0].pointers
     expected = {"read committed": pointers.writer, "repeatable read": pointers.engine}
@@ -108,10 +115,8 @@ def test_the_servers_own_settings_do_not_matter(
     assert [stores[0].reader.describe(name).rows for name in ("t0", "t1")] == [12, 12]
 
 
-def test_a_stricter_durability_than_asked_stays(postgres: Postgres, database: str) -> None:
-    with postgres.connect(database, "postgres") as connection:
-        connection.execute(f"ALTER DATABASE {database} SET synchronous_commit = remote_apply")
-    pointers = Pointers(postgres.uri(database))
+def test_a_stricter_durability_than_asked_stays(uri: str) -> None:
+    pointers = Pointers(uri + quote(" -csynchronous_commit=remote_apply"))
     with pointers.writer.connect() as connection:
         assert connection.exec_driver_sql("SHOW synchronous_commit").scalar() == "remote_apply"
     pointers.close()
@@ -138,17 +143,17 @@ def test_commits_and_deletions_of_one_dataset_never_block_each_other_for_good(
 
 
 def test_who_waits_for_a_lock_in_vain_is_told(
-    postgres: Postgres, database: str, open_store: Callable[[], Store]
+    open_store: Callable[[], Store],
 ) -> None:
-    store = open_store()
+    store, rival = open_store(), open_store()
     store.register("t", store.write("a", {"x": [1]}))
     more = store.write("b", {"x": [2]})
     with store.pointers.writer.connect() as connection:
         # Every connection of the pool is this one.
         connection.exec_driver_sql("SET lock_timeout = '50ms'")
         connection.commit()
-    with postgres.connect(database) as other, other.transaction():
-        other.execute("SELECT * FROM iceberg_tables FOR UPDATE")
+    with rival.pointers.writer.begin() as other:
+        other.exec_driver_sql("SELECT * FROM iceberg_tables FOR UPDATE")
         with pytest.raises(Unavailable, match="busy") as caught:
             store.register("t", more, ingest_id="i")
         assert caught.value.headers["Retry-After"] == "1"
@@ -156,16 +161,17 @@ def test_who_waits_for_a_lock_in_vain_is_told(
 
 
 def test_datasets_are_listed_as_sqlite_lists_them(
-    postgres: Postgres, database: str, open_store: Callable[[], Store]
+    open_store: Callable[[], Store],
 ) -> None:
     store = open_store()
     names = ["t1", "t_1", "ta", "t_a"]
     info = store.write("a", {"x": [1]})
     for name in names:
         store.register(name, info)
-    with postgres.connect(database) as connection:
-        found = connection.execute("SELECT table_name FROM iceberg_tables ORDER BY 1").fetchall()
-    assert [name for (name,) in found] != sorted(names), "a server that sorts bytes shows nothing"
+    with store.pointers.engine.connect() as connection:
+        query = "SELECT table_name FROM iceberg_tables ORDER BY 1"
+        found = connection.exec_driver_sql(query).scalars().all()
+    assert found != sorted(names), "a server that sorts bytes shows nothing"
     assert [pointer.name for pointer in store.pointers.list_pointers()] == sorted(names)
 
 
@@ -244,13 +250,12 @@ def rename(connection: psycopg.Connection[Any], database: str) -> None:
 async def test_what_is_wrong_is_told_and_never_where(
     postgres: Postgres,
     database: str,
-    uri: str,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     harm: Callable[[psycopg.Connection[Any], str], None],
     words: str,
 ) -> None:
-    async with catalogd_pair(tmp_path, database_uri=uri) as pair:
+    async with catalogd_pair(tmp_path, database_uri=postgres.uri(database)) as pair:
         key = await pair.put("a", {"x": [1]})
         await pair.register("t", key)
         other = "postgres" if harm is rename else database
@@ -292,12 +297,12 @@ async def test_what_is_wrong_is_told_and_never_where(
 )
 def test_a_way_in_that_is_wrong_is_told(
     postgres: Postgres,
-    database: str,
+    common: str,
     caplog: pytest.LogCaptureFixture,
     parts: dict[str, str],
     words: str,
 ) -> None:
-    pointers = Pointers(postgres.uri(database, **parts))
+    pointers = Pointers(postgres.uri(common, **parts))
     with pytest.raises(LakehouseError, match=words):
         pointers.create_tables()
     pointers.close()
@@ -305,14 +310,25 @@ def test_a_way_in_that_is_wrong_is_told(
     assert "wrong-secret" not in caplog.text
 
 
-def test_a_password_can_come_from_a_file(postgres: Postgres, database: str, tmp_path: Path) -> None:
+def test_a_password_can_come_from_a_file(postgres: Postgres, common: str, tmp_path: Path) -> None:
     file = tmp_path / "pgpass"
     file.touch(mode=0o600)
     escaped = PASSWORD.replace("\\", "\\\\").replace(":", "\\:")
     file.write_text(f"127.0.0.1:{postgres.port}:*:lakehouse:{escaped}\n")
-    pointers = Pointers(f"{postgres.uri(database, password='')}?passfile={file}")
+    pointers = Pointers(f"{postgres.uri(common, password='')}?passfile={file}")
     pointers.create_tables()
     assert pointers.count_datasets() == 0
+    pointers.close()
+
+
+def test_of_several_hosts_the_one_that_takes_writes_is_used(
+    postgres: Postgres, common: str
+) -> None:
+    login, _, _ = postgres.uri(common).rpartition("@")
+    hosts = f"host=127.0.0.1:1&host=127.0.0.1:{postgres.port}&target_session_attrs=read-write"
+    pointers = Pointers(f"{login}@/{common}?{hosts}")
+    pointers.create_tables()
+    pointers.check_writable()
     pointers.close()
 
 

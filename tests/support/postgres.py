@@ -35,13 +35,17 @@ START_S, STOP_S = 60.0, 30.0
 class Postgres:
     """Starts and stops a PostgreSQL around a `with` block.
 
+    Args:
+        parent: where its temporary folder is made, on the disk to measure for example. Whom the
+            server runs as must be able to get there.
+
     Attributes:
         port: on 127.0.0.1, the same after a restart.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, parent: Path | None = None) -> None:
         self.programs = find_programs()
-        self.folder = Path(tempfile.mkdtemp(prefix="lakehouse-pg-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="lakehouse-pg-", dir=parent))
         self.data = self.folder / "data"
         self.log = self.folder / "postgres.log"
         self.port = 0
@@ -95,6 +99,13 @@ class Postgres:
             create = sql.SQL("CREATE DATABASE {} OWNER {}")
             connection.execute(create.format(sql.Identifier(name), sql.Identifier(ROLE)))
         return name
+
+    def make_schema(self, database: str) -> str:
+        """Makes an empty schema, in milliseconds; gives an address at which there is only that."""
+        name = f"s{secrets.token_hex(8)}"
+        with self.connect(database) as connection:
+            connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(name)))
+        return f"{self.uri(database)}?options=-csearch_path%3D{name}"
 
     def uri(self, database: str, **parts: str) -> str:
         """The address that catalogd is given.

@@ -1,11 +1,14 @@
-"""Addresses of the catalogue's database: what they become, and what is said of bad ones."""
+"""Addresses of the catalogue's database, and what is said of bad ones and of its failures."""
 
 from __future__ import annotations
 
 import pytest
+from sqlalchemy.exc import DBAPIError
 
 from services.catalogd.store.database import open_engine, read_address
+from services.catalogd.store.failures import explain_database
 from shared.config import ConfigError
+from shared.errors import InsufficientStorage, LakehouseError, Unavailable
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
@@ -55,3 +58,46 @@ def test_what_the_address_sets_itself_is_left_so() -> None:
     _, arguments = engine.dialect.create_connect_args(engine.url)
     assert arguments["connect_timeout"] == "2"
     assert arguments["application_name"] == "mine"
+
+
+class ServerError(Exception):
+    """What a driver raises: the server's words and their SQLSTATE, where it has one."""
+
+    def __init__(self, words: str, sqlstate: str | None) -> None:
+        super().__init__(words)
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "words", "kind", "said"),
+    [
+        ("53100", "could not extend file", InsufficientStorage, "disk is full"),
+        ("57P01", "terminating connection", Unavailable, "stopped or started"),
+        ("40P01", "deadlock detected", Unavailable, "in favour of another"),
+        ("40001", "could not serialize access", Unavailable, "in favour of another"),
+        ("23505", "duplicate key value", Unavailable, "was faster"),
+        ("55P03", "canceling statement due to lock timeout", Unavailable, "busy"),
+        ("53300", "sorry, too many clients already", Unavailable, "no connection left"),
+        ("XX000", "something unheard of", Unavailable, "does not answer"),
+        (None, "FATAL: the database system is starting up", Unavailable, "stopped or started"),
+        (None, 'FATAL: role "lakehouse" does not exist', Unavailable, "refuses catalogd's login"),
+        (None, 'FATAL: no pg_hba.conf entry for host "::1"', Unavailable, "refuses catalogd"),
+        (None, "FATAL: sorry, too many clients already", Unavailable, "no connection left"),
+        (None, "connection timeout expired", Unavailable, "does not answer"),
+    ],
+)
+def test_a_servers_failures_are_told_apart(
+    caplog: pytest.LogCaptureFixture,
+    sqlstate: str | None,
+    words: str,
+    kind: type[LakehouseError],
+    said: str,
+) -> None:
+    error = DBAPIError("SELECT hidden", {"a": "hidden"}, ServerError(words, sqlstate))
+    explained = explain_database(error)
+    assert type(explained) is kind
+    assert said in explained.message
+    assert words not in explained.message
+    assert words in caplog.text
+    assert "hidden" not in caplog.text + explained.message
+    assert kind is InsufficientStorage or int(explained.headers["Retry-After"]) >= 1
