@@ -14,7 +14,10 @@ Flatness is asked of commits 450-500 and, with `--commits 2000`, of the last 50:
 over that of commits 50-100. Beside it stand the limit's own growth in the same minutes, and the
 growth of our processor time, which other programs' use of the disk does not touch.
 
-    python bench/catalogue.py [--commits 500] [--peer-commits 250] [--json FILE]
+With `--postgres` a server is started on the same disk, with its own settings but for the size of
+its memory, and the commits and the processes are measured on it too, beside those on SQLite.
+
+    python bench/catalogue.py [--commits 500] [--peer-commits 250] [--postgres] [--json FILE]
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ import logging
 import multiprocessing
 import os
 import platform
-import sqlite3
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -39,120 +43,19 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import httpx
-import pyarrow as pa
-import pyarrow.parquet as pq
-from prometheus_client import CollectorRegistry
-from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
 
+from bench.catalogue_subjects import Limit, Ours, Plain, write_file
 from scripts.private_fleet import PrivateFleet
-from services.catalogd.core.ingests import Order
-from services.catalogd.store.figures import Figures
-from services.catalogd.store.pointers import Pointers
-from services.catalogd.store.reader import Reader
-from services.catalogd.store.rooms import build_rooms
-from shared.wire.storaged import ObjectInfo
+from tests.support.postgres import Postgres
 
 # Commits whose medians are compared: these, and as many at the end.
 EARLY = slice(50, 100)
 WINDOW = 50
 TARGET = 1.5
-KEEP = 100
-
-
-def write_file(directory: Path, number: int) -> Path:
-    """A small Parquet file of its own content."""
-    path = directory / f"data-{number}.parquet"
-    rows = [number * 10 + n for n in range(10)]
-    table = pa.table(
-        {
-            "worker_id": pa.array(rows, pa.int64()),
-            "name": [f"worker {row}" for row in rows],
-            "city": ["Oslo"] * 10,
-            "rate": [row / 2 for row in rows],
-        }
-    )
-    pq.write_table(table, path)
-    return path
-
-
-class Ours:
-    """catalogd's store on a folder."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(exist_ok=True)
-        pointers = Pointers(f"sqlite:///{directory / 'catalogue.db'}")
-        pointers.create_tables()
-        self.figures = Figures(CollectorRegistry())
-        rooms = build_rooms(pointers, f"file://{directory / 'warehouse'}", KEEP, self.figures)
-        self.registrar = rooms.registrar
-        self.reader: Reader = rooms.reader
-        self.warehouse = directory / "warehouse"
-
-    def commit(self, path: Path) -> None:
-        """One register, from the object's footer to the durable pointer."""
-        info = ObjectInfo(
-            key=path.name,
-            etag=f'"{path.name}"',
-            size=path.stat().st_size,
-            uri=f"file://{path}",
-            last_modified="2026-01-01T00:00:00Z",
-        )
-        files = self.registrar.read_objects([info])
-        objects = ((info.key, info.etag),)
-        order = Order("workers", "append", False, path.name, None, None, objects)
-        self.registrar.register(order, files, 600.0)
-
-
-class Plain:
-    """pyiceberg as it comes."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(exist_ok=True)
-        uri = f"sqlite:///{directory / 'catalogue.db'}"
-        self.catalog = SqlCatalog("plain", uri=uri, warehouse=f"file://{directory / 'warehouse'}")
-
-    def create(self, path: Path) -> None:
-        """Makes the table with the columns of a file."""
-        self.catalog.create_namespace("plain")
-        self.catalog.create_table("plain.workers", pq.read_schema(path))
-
-    def commit(self, path: Path) -> None:
-        """One add_files."""
-        self.catalog.load_table("plain.workers").add_files([f"file://{path}"])
-
-    def rows(self) -> int:
-        """Rows of the table."""
-        return self.catalog.load_table("plain.workers").scan().count()
-
-
-class Limit:
-    """The writes of a commit and nothing else."""
-
-    def __init__(self, directory: Path) -> None:
-        directory.mkdir(exist_ok=True)
-        self.directory = directory
-        self.count = 0
-        self.database = sqlite3.connect(directory / "limit.db", isolation_level=None)
-        self.database.execute("pragma journal_mode=wal")
-        self.database.execute("pragma synchronous=full")
-        self.database.execute("create table pointers (id integer primary key, place text)")
-
-    def commit(self, sizes: list[int]) -> None:
-        """Files of these sizes, the directory, one row."""
-        self.count += 1
-        for position, size in enumerate(sizes):
-            name = self.directory / f"{self.count}-{position}"
-            fd = os.open(name, os.O_CREAT | os.O_WRONLY, 0o644)
-            os.write(fd, b"x" * size)
-            os.fsync(fd)
-            os.close(fd)
-        fd = os.open(self.directory, os.O_RDONLY)
-        os.fsync(fd)
-        os.close(fd)
-        self.database.execute("begin immediate")
-        self.database.execute("insert into pointers (place) values (?)", ("x" * 400,))
-        self.database.execute("commit")
+SQLITE = "ours on SQLite"
+# Folder that many processes commit to.
+OWN = "many-ours"
 
 
 def time_ms(work: Callable[[], None]) -> float:
@@ -171,9 +74,13 @@ def measure_sizes(warehouse: Path) -> list[int]:
     return newest
 
 
-def measure_latency(root: Path, commits: int, peer_commits: int) -> list[dict[str, Any]]:
+def measure_latency(
+    root: Path, commits: int, peer_commits: int, server: Postgres | None
+) -> list[dict[str, Any]]:
     """Rows about one writer's commits."""
     ours, plain, limit = Ours(root / "ours"), Plain(root / "plain"), Limit(root / "limit")
+    served = Ours(root / "served", server.uri(server.make_database())) if server else None
+    remote: list[float] = []
     mine: list[float] = []
     spent: list[float] = []
     theirs: list[float] = []
@@ -184,6 +91,8 @@ def measure_latency(root: Path, commits: int, peer_commits: int) -> list[dict[st
         before = time.process_time()
         mine.append(time_ms(lambda path=path: ours.commit(path)))
         spent.append((time.process_time() - before) * 1000)
+        if served:
+            remote.append(time_ms(lambda path=path: served.commit(path)))
         if number == 0:
             plain.create(path)
         if number < peer_commits:
@@ -205,6 +114,7 @@ def measure_latency(root: Path, commits: int, peer_commits: int) -> list[dict[st
             median(bare[-WINDOW:]),
             "bare fsyncs and SQLite commit",
         ),
+        *measure_served(remote, mine),
         row("slowest of the last 50, ms", max(mine[-WINDOW:]), max(theirs[-WINDOW:]), last_peer),
         *[
             line
@@ -217,6 +127,17 @@ def measure_latency(root: Path, commits: int, peer_commits: int) -> list[dict[st
             peer_late / peer_early,
             last_peer + " over 50-100",
         ),
+    ]
+
+
+def measure_served(remote: list[float], mine: list[float]) -> list[dict[str, Any]]:
+    """Commits on the server beside the same ones on SQLite; nothing where there was none."""
+    if not remote:
+        return []
+    parts = {"50-100": EARLY, f"{len(remote) - WINDOW}-{len(remote)}": slice(-WINDOW, None)}
+    return [
+        row(f"PostgreSQL: commit {name}, median ms", median(remote[n]), median(mine[n]), SQLITE)
+        for name, n in parts.items()
     ]
 
 
@@ -239,9 +160,16 @@ def measure_flatness(
     ]
 
 
-def run_ours(root: str, paths: list[str], barrier: Any, results: Any) -> None:
+def run_ours(
+    root: str,
+    paths: list[str],
+    barrier: Any,
+    results: Any,
+    folder: str = "many-ours",
+    uri: str = "",
+) -> None:
     """A process that commits through catalogd's store."""
-    ours = Ours(Path(root) / "many-ours")
+    ours = Ours(Path(root) / folder, uri)
     barrier.wait()
     for path in paths:
         ours.commit(Path(path))
@@ -283,12 +211,14 @@ def run_processes(
     return sum(done for done, _ in told), sum(refused for _, refused in told), seconds
 
 
-def measure_processes(root: Path, processes: int, each: int) -> list[dict[str, Any]]:
-    """Rows about many processes on one SQLite file."""
+def measure_processes(
+    root: Path, processes: int, each: int, server: Postgres | None
+) -> list[dict[str, Any]]:
+    """Rows about many processes on one SQLite file, and on one server."""
     paths = [str(write_file(root, 100_000 + number)) for number in range(processes * each + 1)]
     first, rest = paths[0], paths[1:]
     parts = [rest[n * each : (n + 1) * each] for n in range(processes)]
-    ours, plain = Ours(root / "many-ours"), Plain(root / "many-plain")
+    ours, plain = Ours(root / OWN), Plain(root / "many-plain")
     ours.commit(Path(first))
     plain.create(Path(first))
     show_progress(f"{processes} processes, ours")
@@ -300,10 +230,29 @@ def measure_processes(root: Path, processes: int, each: int) -> list[dict[str, A
     show_progress(f"{processes} processes, pyiceberg")
     peer_done, _, peer_seconds = run_processes(run_plain, root, parts)
     name = f"{processes} processes x {each}"
+    served = measure_served_processes(root, parts, server, name, done / seconds) if server else []
     return [
         {**row(f"{name}: acknowledged", done, peer_done, "pyiceberg"), "target": f"{len(rest)}"},
         {**row(f"{name}: lost or doubled", lost + doubled + refused, None, ""), "target": "0"},
         row(f"{name}: commits/s", done / seconds, peer_done / peer_seconds, "pyiceberg"),
+        *served,
+    ]
+
+
+def measure_served_processes(
+    root: Path, parts: list[list[str]], server: Postgres, name: str, on_sqlite: float
+) -> list[dict[str, Any]]:
+    """Rows about the same processes on a server, and their commits a second on SQLite."""
+    show_progress(f"{name}, PostgreSQL")
+    where = {"folder": "many-served", "uri": server.uri(server.make_database())}
+    ours = Ours(root / where["folder"], where["uri"])
+    done, refused, seconds = run_processes(partial(run_ours, **where), root, parts)
+    present = [file.uri for file in ours.reader.list_files("workers", None).files]
+    wanted = {f"file://{path}" for part in parts for path in part}
+    wrong = len(wanted ^ set(present)) + len(present) - len(set(present)) + refused
+    return [
+        {**row(f"PostgreSQL, {name}: lost or doubled", wrong, None, ""), "target": "0"},
+        row(f"PostgreSQL, {name}: commits/s", done / seconds, on_sqlite, SQLITE),
     ]
 
 
@@ -363,13 +312,17 @@ def main() -> None:
     parser.add_argument("--peer-commits", type=int, default=250, help="of pyiceberg's, likewise")
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--each", type=int, default=50, help="commits of each process")
+    parser.add_argument("--postgres", action="store_true", help="also on a PostgreSQL server")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     peer_commits = min(args.peer_commits, args.commits)
-    with tempfile.TemporaryDirectory(dir=args.dir) as made:
+    with (
+        tempfile.TemporaryDirectory(dir=args.dir) as made,
+        Postgres(args.dir) if args.postgres else nullcontext() as server,
+    ):
         root = Path(made)
-        rows = measure_latency(root, args.commits, peer_commits)
-        rows += measure_processes(root, args.processes, args.each)
+        rows = measure_latency(root, args.commits, peer_commits, server)
+        rows += measure_processes(root, args.processes, args.each, server)
     rows += measure_daemon(args.processes, args.each)
     show_progress("")
     print(f"{'':<44} {'ours':>9} {'beside':>9} {'ratio':>7}")

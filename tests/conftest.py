@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.seaweed import Seaweed
+from tests.support.postgres import Postgres
 
 # Collecting thousands of tests only ever adds objects; what is there at its end stays.
 gc.disable()
@@ -29,6 +30,13 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Generator[Seaweed]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Generator[Postgres]:
+    """A real PostgreSQL; every test makes a database of its own in it."""
+    with Postgres() as server:
+        yield server
+
+
 def pytest_collection_finish() -> None:
     """Has the garbage collector look at what tests make, and not at the tests over and over."""
     gc.collect()
@@ -39,7 +47,7 @@ def pytest_collection_finish() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keeps the fleet tier to one worker: its tests have processes of their own to wait for.
 
-    So with those that need the S3 server, of which one is enough.
+    So with those that need the S3 server or PostgreSQL, of which one is enough.
     """
     for item in items:
         if item.get_closest_marker("xdist_group"):
@@ -50,3 +58,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item, "fixturenames", ()
         ):
             item.add_marker(pytest.mark.xdist_group("s3"))
+        elif "postgres" in item.nodeid:
+            item.add_marker(pytest.mark.xdist_group("postgres"))

@@ -21,6 +21,7 @@ from pyiceberg.schema import Schema
 
 from scripts.private_fleet import PrivateFleet
 from scripts.seaweed import READER, WRITER, Seaweed
+from tests.support.postgres import Postgres
 
 DAEMONS = ("gateway", "storaged", "catalogd", "ingestd")
 NAMESPACE = "lakehouse"
@@ -57,7 +58,7 @@ def ingest(url: str, body: str, **params: str) -> str:
     return str(answer.json()["snapshot_id"])
 
 
-@pytest.fixture(scope="module", params=["local", "s3"])
+@pytest.fixture(scope="module", params=["local", "s3", "postgres"])
 def house(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Generator[House]:
@@ -67,6 +68,10 @@ def house(
         server = request.getfixturevalue("seaweed")
         assert isinstance(server, Seaweed)
         settings = server.environment("iceberg")
+    elif request.param == "postgres":
+        postgres = request.getfixturevalue("postgres")
+        assert isinstance(postgres, Postgres)
+        settings = {"CATALOGD__DATABASE_URI": postgres.uri(postgres.make_database())}
     with PrivateFleet(DAEMONS, settings, tmp_path_factory.mktemp("house")) as fleet:
         url = fleet.urls["gateway"]
         snapshots = [

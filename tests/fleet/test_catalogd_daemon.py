@@ -20,10 +20,16 @@ PATIENCE_S = 60.0
 
 
 class Sender:
-    """Registers one object after another and sends each again until it is acknowledged."""
+    """Registers one object after another and sends each again until it is acknowledged.
 
-    def __init__(self, fleet: PrivateFleet) -> None:
-        self.urls = fleet.urls
+    Args:
+        urls: of storaged and catalogd.
+        numbers: of the rows, one a register, as many as there is time for.
+    """
+
+    def __init__(self, urls: dict[str, str], numbers: range = range(1_000_000)) -> None:
+        self.urls = urls
+        self.numbers = numbers
         self.client = httpx.Client(trust_env=False, timeout=10)
         self.acknowledged: list[int] = []
         self.retried = 0
@@ -33,11 +39,11 @@ class Sender:
     def run(self) -> None:
         """The thread."""
         try:
-            number = 0
-            while not self.stop.is_set():
+            for number in self.numbers:
+                if self.stop.is_set():
+                    break
                 self.register(number)
                 self.acknowledged.append(number)
-                number += 1
         except BaseException as error:
             self.failure = error
 
@@ -77,7 +83,7 @@ def test_killed_in_the_middle_of_registers_it_comes_back_with_each_exactly_once(
     instants = random.Random(20260201)
     quick = {"FLEET__RESTART_BACKOFF_S": "0.05", "FLEET__RESTART_BACKOFF_MAX_S": "0.1"}
     with PrivateFleet(("storaged", "catalogd"), settings=quick) as fleet:
-        sender = Sender(fleet)
+        sender = Sender(fleet.urls)
         thread = threading.Thread(target=sender.run)
         thread.start()
         try:

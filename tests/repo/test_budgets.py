@@ -18,6 +18,7 @@ HEAVY = {
     "numpy": "loaded with Arrow in the stores that need it",
     "onnxruntime": "only embedd runs models",
     "pandas": "nobody needs it",
+    "psycopg": "only a catalogd whose database is a server speaks to one, once it opens it",
     "pyarrow": "worker processes own Arrow",
     "pyiceberg": "only catalogd commits",
     "tantivy": "only vectord searches text",

@@ -275,8 +275,7 @@ async def test_one_of_several_collects_and_a_dead_ones_work_is_ended(tmp_path: P
     async with catalogd_pair(tmp_path) as pair:
         await append(pair, 1)
         key = await pair.put(f"datasets/{await identity(pair)}/{'a' * 64}-0.parquet", {"x": [7]})
-        database = pair.config.data_dir("catalogd") / "catalogue.db"
-        pointers = Pointers(f"sqlite:///{database}")
+        pointers = Pointers(pair.database)
         other = Orphans(pointers)
         now = time.time_ns() // 1_000_000
         assert other.take_lease(COLLECTION, "another", now, now + 60_000)

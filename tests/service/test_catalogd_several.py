@@ -11,6 +11,7 @@ import pytest
 
 from services.catalogd.app import create_app
 from services.storaged.app import create_app as create_storaged
+from tests.support import catalogd as support
 from tests.support.apps import make_config, running
 from tests.support.catalogd import DATASETS, Pair
 
@@ -21,7 +22,7 @@ FILES = 24
 
 async def test_upkeep_of_two_beside_their_writes(tmp_path: Path) -> None:
     section: dict[str, Any] = {
-        "database_uri": f"sqlite:///{tmp_path / 'shared.db'}",
+        "database_uri": support.choose_database(tmp_path) or f"sqlite:///{tmp_path / 'shared.db'}",
         "warehouse": f"file://{tmp_path / 'warehouse'}",
         "keep_snapshots": 5,
         "compact_min_files": 4,

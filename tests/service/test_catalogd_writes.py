@@ -18,8 +18,7 @@ pytestmark = pytest.mark.anyio
 
 def as_iceberg(pair: Pair, name: str) -> Table:
     """The dataset as pyiceberg's own client sees it, given only the database's address."""
-    database = pair.config.data_dir("catalogd") / "catalogue.db"
-    return SqlCatalog("lakehouse", uri=f"sqlite:///{database}").load_table(f"lakehouse.{name}")
+    return SqlCatalog("lakehouse", uri=pair.database).load_table(f"lakehouse.{name}")
 
 
 def iceberg_rows(table: Table, snapshot_id: str | None = None) -> list[dict[str, Any]]:

@@ -38,6 +38,14 @@ from tests.support.apps import make_config, running
 DATASETS = "/catalog/datasets"
 
 
+def choose_database(_: Path) -> str:
+    """The address of the database that belongs to a folder; empty: SQLite in the folder itself.
+
+    tests/conformance/test_catalogd_postgres.py puts its own in the place of this.
+    """
+    return ""
+
+
 def parquet_bytes(columns: Mapping[str, Any] | pa.Table, **options: Any) -> bytes:
     """A Parquet file of these columns."""
     table = columns if isinstance(columns, pa.Table) else pa.table(dict(columns))
@@ -54,6 +62,12 @@ class Pair:
     storage: httpx.AsyncClient
     catalog: httpx.AsyncClient
     transports: dict[str, httpx.AsyncBaseTransport]
+
+    @property
+    def database(self) -> str:
+        """The address of catalogd's database, for another program."""
+        given = self.config.catalogd.database_uri.get_secret_value()
+        return given or f"sqlite:///{self.config.data_dir('catalogd') / 'catalogue.db'}"
 
     async def put(self, key: str, columns: Mapping[str, Any] | pa.Table, **options: Any) -> str:
         """Stores a Parquet object and gives its key."""
@@ -108,7 +122,8 @@ def read_rows(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 @asynccontextmanager
 async def catalogd_pair(tmp_path: Path, **catalogd: Any) -> AsyncGenerator[Pair]:
     """A running catalogd over a running storaged, with real files under `tmp_path`."""
-    config = make_config(tmp_path, catalogd=catalogd)
+    section = {"database_uri": choose_database(tmp_path), **catalogd}
+    config = make_config(tmp_path, catalogd=section)
     async with running(create_storaged(config)) as storaged:
         transports: dict[str, httpx.AsyncBaseTransport] = {"storaged": storaged}
         async with (
@@ -130,7 +145,7 @@ class Store:
 
     def __init__(self, directory: Path, keep: int = 100, clock: Callable[[], int] = now_ms) -> None:
         self.directory = directory
-        self.uri = f"sqlite:///{directory / 'catalogue.db'}"
+        self.uri = choose_database(directory) or f"sqlite:///{directory / 'catalogue.db'}"
         self.pointers = Pointers(self.uri)
         self.pointers.create_tables()
         self.figures = Figures(CollectorRegistry())

@@ -25,6 +25,7 @@ from pyiceberg.table.update import TableRequirement, TableUpdate
 from pyiceberg.typedef import EMPTY_DICT, Identifier, Properties
 
 from services.catalogd.store.changes import apply_updates
+from services.catalogd.store.failures import guarded
 from services.catalogd.store.fileio import DurableFileIO
 from services.catalogd.store.ingestlog import AlreadyIngested, Ingest
 from services.catalogd.store.marks import Collected
@@ -61,7 +62,8 @@ class DatasetCatalog(SqlCatalog):
         properties = {URI: str(pointers.uri), WAREHOUSE_LOCATION: warehouse}
         MetastoreCatalog.__init__(self, CATALOG, **properties)
         self.engine = pointers.engine
-        self._init_catalog()
+        with guarded():
+            self._init_catalog()
         self.warehouse = warehouse.rstrip("/")
         self._pointers = pointers
         self._describe = describe

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from services.catalogd.core.collecting import Digests, Place, digest_address
 from services.catalogd.store.catalog import DatasetCatalog
-from services.catalogd.store.database import guarded
+from services.catalogd.store.failures import guarded
 from services.catalogd.store.fileio import local_path
 from services.catalogd.store.pointers import Pointers
 from services.catalogd.store.tables import INGESTS

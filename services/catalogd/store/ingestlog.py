@@ -6,6 +6,7 @@ that a rollback can tell which writes the state it brings back has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +16,11 @@ from sqlalchemy.exc import IntegrityError
 
 from services.catalogd.core.lineage import Rollback, is_superseded, list_spans
 from services.catalogd.store.tables import INGESTS
+from shared.wire.catalogd import INGEST_ID
 
 # Ids of our own begin with a character that no caller's may hold.
 OWN = "\t"
+_CALLERS = re.compile(INGEST_ID)
 ROLLBACK = "rollback"
 COMPACT = "compact"
 _OVERTAKING = ("replace", "rewrite")
@@ -70,8 +73,8 @@ def note_ingest(connection: Connection, uuid: str, ingest: Ingest) -> None:
 
 def find_ingest(connection: Connection, uuid: str, ingest_id: str) -> Ingest | None:
     """The write of this id, and whether its rows are (or may be) gone since."""
-    if ingest_id.startswith(OWN):
-        return None
+    if not _CALLERS.fullmatch(ingest_id):
+        return None  # no caller's: PostgreSQL would not even take a NUL
     of_dataset = INGESTS.c.dataset_uuid == uuid
     row = connection.execute(
         select(INGESTS).where(of_dataset, INGESTS.c.ingest_id == ingest_id)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import and_, delete, insert, select, update
 
-from services.catalogd.store.database import guarded
+from services.catalogd.store.failures import guarded
 from services.catalogd.store.marks import COLLECTION, lock_collection
 from services.catalogd.store.pointers import Pointers
 from services.catalogd.store.tables import DATASETS, DROPPED, LEASES, ORPHANS, TAKING

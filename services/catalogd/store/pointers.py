@@ -9,6 +9,7 @@ notes the ingest that caused it. Either both are there afterwards or neither.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.schema import CreateTable
 
-from services.catalogd.store.database import for_writing, guarded, open_engine
+from services.catalogd.store.database import for_writing, lock_schema, open_engine
+from services.catalogd.store.failures import guarded
 from services.catalogd.store.ingestlog import (
     Ingest,
     find_ingest,
@@ -45,7 +47,10 @@ from services.catalogd.store.tables import (
     SCHEMA,
     TABLES,
 )
-from shared.errors import NotFound
+from shared.errors import NotFound, Unavailable
+
+# A name can be reserved or deleted by another between two looks; more often in a row it is not.
+_TRIES = 10
 
 
 class Superseded(Exception):
@@ -85,6 +90,7 @@ class Pointers:
     def create_tables(self) -> None:
         """Makes what is missing; harmless when several processes do so at once."""
         with guarded(), self.writer.begin() as connection:
+            lock_schema(connection)
             for table in SCHEMA.sorted_tables:
                 connection.execute(CreateTable(table, if_not_exists=True))
             found = select(NAMESPACES.c.namespace).where(
@@ -102,7 +108,9 @@ class Pointers:
             LakehouseError: the database cannot be written.
         """
         with guarded(), self.writer.begin() as connection:
+            connection.execute(delete(TABLES).where(_is_table("")))
             connection.execute(delete(DATASETS).where(DATASETS.c.name == ""))
+            connection.execute(delete(INGESTS).where(INGESTS.c.dataset_uuid == ""))
 
     def count_datasets(self) -> int:
         """How many datasets there are."""
@@ -113,8 +121,10 @@ class Pointers:
     def list_pointers(self) -> list[Pointer]:
         """All datasets by name, without names that are only reserved."""
         with guarded(), self.engine.connect() as connection:
-            rows = connection.execute(_JOINED.where(_in_namespace()).order_by(TABLES.c.table_name))
-            return [_pointer(row.table_name, row) for row in rows]
+            rows = connection.execute(_JOINED.where(_in_namespace()))
+            found = [_pointer(row.table_name, row) for row in rows]
+        # Not by the database: each sorts as it was set up to.
+        return sorted(found, key=lambda pointer: pointer.name)
 
     def read_pointer(self, name: str) -> Pointer | None:
         """One name, or None when it is neither a dataset nor reserved."""
@@ -125,17 +135,17 @@ class Pointers:
         """The uuid of a name: the one it has, else `fresh`, which it has from now on."""
         query = select(DATASETS.c.uuid).where(DATASETS.c.name == name)
         with guarded():
-            with self.engine.connect() as connection:
-                found = connection.execute(query).scalar_one_or_none()
-            if found is not None:
-                return found
-            try:
-                with self.writer.begin() as connection:
-                    connection.execute(insert(DATASETS).values(name=name, uuid=fresh))
-            except IntegrityError:
+            for _ in range(_TRIES):
                 with self.engine.connect() as connection:
-                    return connection.execute(query).scalar_one()
-        return fresh
+                    found = connection.execute(query).scalar_one_or_none()
+                if found is not None:
+                    return found
+                # Who fails here was overtaken, and at the next look the name has an identity,
+                # or again none.
+                with suppress(IntegrityError), self.writer.begin() as connection:
+                    connection.execute(insert(DATASETS).values(name=name, uuid=fresh))
+                    return fresh
+        raise Unavailable(f"Dataset {name} comes and goes. Send the same request again.")
 
     def find_ingest(self, uuid: str, ingest_id: str) -> Ingest | None:
         """The write of this id that the dataset holds."""
@@ -197,6 +207,8 @@ class Pointers:
         The identity is remembered, so that what was stored under it can be collected.
         """
         with guarded(), self.writer.begin() as connection:
+            # Locked in the order in which commits do, or each could wait for the other.
+            connection.execute(select(TABLES.c.table_name).where(_is_table(name)).with_for_update())
             pointer = _read_pointer(connection, name)
             if pointer is None or pointer.location is None:
                 return None
@@ -280,7 +292,11 @@ def _describe(
         return
     if not claim:
         raise Superseded
-    connection.execute(insert(DATASETS).values(name=name, **values))
+    try:
+        connection.execute(insert(DATASETS).values(name=name, **values))
+    except IntegrityError:
+        # Reserved by another process since the update found nothing.
+        raise Superseded from None
 
 
 def require_dataset(name: str, pointer: Pointer | None) -> Pointer:
