@@ -154,9 +154,9 @@ def test_newcomers_without_an_end_leave_turns_to_a_runaway() -> None:
 
 
 def test_whom_newcomers_leave_gaps_needs_no_turns() -> None:
-    still, level = crowd(gap_s=0.01)
+    still, level = crowd(gap_s=0.03)
     assert level == pytest.approx(0, abs=0.01)
-    assert still == pytest.approx(60 * (0.02 + HOLD_S) / 0.03, rel=0.1)
+    assert still == pytest.approx(60 * (0.02 + HOLD_S) / 0.05, rel=0.1)
 
 
 def test_who_waits_for_a_worker_is_a_neighbour_too() -> None:
