@@ -27,8 +27,7 @@ NEIGHBOUR_S, CROWDED_S = 1.0, 1.0
 # Who had less than a turn's time without newcomers in so long runs level with them for a turn.
 # Seconds.
 WAY_S, TURN_S = 4.0, 0.1
-# After one newcomer comes the next: for so long what was stopped stays so. With 4 ms neighbours'
-# p95 beside a runaway was 1.08 to 1.15 of what it is alone, with this .98 to 1.11. Seconds.
+# After one newcomer comes the next: for so long what was stopped stays so. Seconds.
 HOLD_S = 0.012
 # How often all this is to be looked at anew. Seconds.
 LOOK_S = 0.05
