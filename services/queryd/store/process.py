@@ -108,12 +108,11 @@ class WorkerProcess:
 
     def move(self, step: Move) -> bool:
         """Gives it its place among the others; False where this system does not let us."""
-        if not self.alive:
-            return True
         if self._pid is None:
             self._moves.append(step)
             return True
-        return move(self._pid, step)
+        # A number is whoever's once its process is gone; the descriptor is looked at first.
+        return not self.is_running() or move(self._pid, step)
 
     def note_start(self, pid: int, pidfd: int) -> None:
         """Called by the template: it runs."""

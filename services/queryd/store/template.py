@@ -112,11 +112,6 @@ class Template:
         self._socket = ours
         self._loop.add_reader(ours, self._listen)
 
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
     def start_worker(self, copy: Copy, scratch: Path, theirs: socket.socket, errors: int) -> None:
         """Asks for a worker.
 

@@ -10,7 +10,7 @@ from services.matrixd.core.cold.calibration import (
     choose_probes,
     fit_calibration,
 )
-from services.matrixd.core.cold.candidates import Candidates, ColdList, Floats, Ref
+from services.matrixd.core.cold.candidates import Candidates, ColdList, Floats, Ref, find_first
 from services.matrixd.core.cold.scoring import rank_cold
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Probe",
     "Ref",
     "choose_probes",
+    "find_first",
     "fit_calibration",
     "rank_cold",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +52,18 @@ class ColdList:
 
     def keep(self, count: int, each: int, also: Collection[Ref] = ()) -> ColdList:
         """The first `count`, of every corpus its first `each`, and those of `also` further down."""
-        times: dict[str, int] = {}
-        kept: list[int] = []
-        for at, (corpus, identifier) in enumerate(self.refs):
-            times[corpus] = times.get(corpus, 0) + 1
-            if at < count or times[corpus] <= each or (corpus, identifier) in also:
-                kept.append(at)
+        kept = find_first(self.refs, count, each, also)
         return ColdList(
             tuple(self.refs[at] for at in kept), self.p0[kept], self.cosine[kept], self.bm25[kept]
         )
+
+
+def find_first(refs: Sequence[Ref], count: int, each: int, also: Collection[Ref] = ()) -> list[int]:
+    """Places of the first `count`, of every corpus' first `each`, and of those of `also`."""
+    times: dict[str, int] = {}
+    found: list[int] = []
+    for at, ref in enumerate(refs):
+        times[ref[0]] = times.get(ref[0], 0) + 1
+        if at < count or times[ref[0]] <= each or ref in also:
+            found.append(at)
+    return found

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.matrixd.core.cold import ColdList, Floats, Ref
+from services.matrixd.core.cold import ColdList, Floats, Ref, find_first
 from services.matrixd.core.playbook.episodes import Episode
 from services.matrixd.core.playbook.trust import Trust
 
@@ -89,14 +89,10 @@ def find_shown(cold: ColdList, order: Sequence[Ref], rated: Collection[Ref]) -> 
         cold: all candidates of the query.
         order: the same as the playbook ranks them.
     """
-    seen = {*cold.keep(SEEN, SEEN_OF_CORPUS).refs}
-    of_corpus: dict[str, int] = {}
-    found: list[Ref] = []
-    for at, ref in enumerate(order):
-        of_corpus[ref[0]] = of_corpus.get(ref[0], 0) + 1
-        if ref in rated and ref not in seen and (at < SEEN or of_corpus[ref[0]] <= SEEN_OF_CORPUS):
-            found.append(ref)
-    return tuple(sorted(found))
+    before, after = (
+        {refs[at] for at in find_first(refs, SEEN, SEEN_OF_CORPUS)} for refs in (cold.refs, order)
+    )
+    return tuple(sorted((after - before).intersection(rated)))
 
 
 def make_note(episode: Episode) -> Note:
