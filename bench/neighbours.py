@@ -8,6 +8,8 @@ the same machine:
 - spill: a count of distinct values that outgrows its memory and goes on on disk;
 - hoard: a list that outgrows its memory and fails for it, asked again and again.
 
+Each comes from a caller of its own and with a text of its own, so that nothing is known of it.
+
 Figures: the neighbours' p95 beside a runaway over their p95 alone (from all samples of a kind of
 phase, with the least and the most of single rounds), and by how much runaways outlive their
 deadline: until they are answered, and until their process is gone.
@@ -22,6 +24,7 @@ import http.client
 import json
 import os
 import platform
+import secrets
 import statistics
 import sys
 import tempfile
@@ -120,13 +123,15 @@ def run_beside(fleet: PrivateFleet, kind: str, seconds: float, phase: Phase) -> 
     if not kind:
         yield
         return
-    daemon, client = fleet.pid("queryd"), Client(fleet.urls["queryd"], "runaway")
+    name = secrets.token_hex(8)
+    daemon, client = fleet.pid("queryd"), Client(fleet.urls["queryd"], name)
+    sql = f"{RUNAWAYS[kind]} -- {name}"
     over = threading.Event()
 
     def run() -> None:
         while not over.is_set():
             before = list_workers(daemon)
-            status, took = client.ask(RUNAWAYS[kind], seconds + MARGIN_S)
+            status, took = client.ask(sql, seconds + MARGIN_S)
             if status != 504:
                 if kind != "hoard" or status != 422:
                     raise RuntimeError(f"{kind}: {status}")

@@ -360,7 +360,8 @@ async def test_a_long_query_stands_still_while_a_newcomer_runs(
         await until(lambda: "T" not in map(state_of, workers()), 2.0)
         # A stopped one obeys its deadline, and a caller that leaves, as any other does.
         before = set(workers())
-        newcomer = asyncio.create_task(service.sql("FROM t"))
+        # One that is not known to take half a second, as the first is by now.
+        newcomer = asyncio.create_task(service.sql("SELECT * FROM t"))
         await until(lambda: "T" in map(state_of, workers()), 2.0)
         [stopped] = [pid for pid in workers() if state_of(pid) == "T"]
         task.cancel()
@@ -388,6 +389,22 @@ async def test_long_queries_do_not_shut_others_out(tmp_path: Path) -> None:
         long[1].cancel()
         # The spare takes the place of the one that was killed last.
         await until(lambda: len(workers()) == 2)
+
+
+async def test_what_is_known_to_be_brief_has_the_spare_worker_too(tmp_path: Path) -> None:
+    """Whose runaways hold all workers is still answered what was always answered at once."""
+    async with queryd(tmp_path, workers=2, spare_workers=1) as service:
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        assert await service.rows("SELECT 1") == [[1]]
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 2)
+        long = [asyncio.create_task(service.sql(ENDLESS, timeout_s=8)) for _ in range(2)]
+        await until_figure(service, 'lakehouse_queryd_workers{state="idle"}', 0)
+        unknown = asyncio.create_task(service.sql("SELECT 2"))
+        await until_figure(service, "lakehouse_queryd_queue", 1)
+        assert (await service.sql("SELECT 1", timeout_s=6)).status_code == 200
+        assert not any(task.done() for task in (*long, unknown))
+        for task in (*long, unknown):
+            task.cancel()
 
 
 async def test_a_spare_worker_goes_when_it_is_not_needed(

@@ -162,3 +162,23 @@ def test_one_caller_leaves_the_workers_beyond_its_share_to_others() -> None:
     found = queue.pop()
     assert found is not None
     assert found[1] == "third"
+
+
+def test_what_is_known_to_be_brief_passes_its_callers_share() -> None:
+    queue: FairQueue[str] = FairQueue(most=1)
+    long = queue.start("a")
+    assert not queue.may_start("a")
+    assert queue.may_start("a", brief=True)
+    queue.push("a", "unknown")
+    queue.push("a", "brief", brief=True)
+    found = queue.pop()
+    assert found is not None
+    assert found[1] == "brief"
+    assert not queue.has_ready()
+    # Its end does not free the place that it never took.
+    queue.finish(found[0], 0.01)
+    assert queue.pop() is None
+    queue.finish(long, 1.0)
+    found = queue.pop()
+    assert found is not None
+    assert found[1] == "unknown"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from services.queryd.core.expectation import LONG_S
 from services.queryd.core.yielding import (
     CROWDED_S,
     HOLD_S,
@@ -12,7 +13,6 @@ from services.queryd.core.yielding import (
     NEIGHBOUR_S,
     PATIENCE_S,
     RUNAWAY_S,
-    SUSPECT_S,
     TURN_S,
     WAY_S,
     Manners,
@@ -33,19 +33,19 @@ def test_alone_a_query_is_left_in_peace() -> None:
 def test_a_long_one_goes_behind_and_comes_back() -> None:
     manners: Manners[str] = Manners(restores=True)
     manners.start("long", 0.0)
-    manners.start("short", 0.25)
-    assert manners.weigh(0.25, waiting=False) == [("long", Move.BEHIND)]
-    assert manners.weigh(0.26, waiting=False) == []
-    assert manners.finish("short", 0.27) == []
+    manners.start("short", 0.2)
+    assert manners.weigh(0.2, waiting=False) == [("long", Move.BEHIND)]
+    assert manners.weigh(0.21, waiting=False) == []
+    assert manners.finish("short", 0.22) == []
     # The neighbour is remembered for a while, and then it is as fast as before.
-    assert manners.weigh(0.25 + NEIGHBOUR_S - 0.01, waiting=False) == []
-    assert manners.weigh(0.25 + NEIGHBOUR_S, waiting=False) == [("long", Move.LEVEL)]
+    assert manners.weigh(0.2 + NEIGHBOUR_S - 0.01, waiting=False) == []
+    assert manners.weigh(0.2 + NEIGHBOUR_S, waiting=False) == [("long", Move.LEVEL)]
 
 
-@pytest.mark.parametrize(("began", "usual_s"), [(5.0 - LASTING_S, 0.0), (4.99, SUSPECT_S)])
-def test_what_lasts_stands_still_while_a_newcomer_runs(began: float, usual_s: float) -> None:
+@pytest.mark.parametrize(("began", "expected_s"), [(5.0 - LASTING_S, 0.0), (4.99, LONG_S)])
+def test_what_lasts_stands_still_while_a_newcomer_runs(began: float, expected_s: float) -> None:
     manners: Manners[str] = Manners(restores=True)
-    manners.start("lasting", began, usual_s)
+    manners.start("lasting", began, expected_s)
     manners.start("short", 5.0)
     moves = manners.weigh(5.0, waiting=False)
     assert moves == [("lasting", Move.STOP), ("lasting", Move.BEHIND)]
@@ -60,32 +60,32 @@ def test_what_lasts_stands_still_while_a_newcomer_runs(began: float, usual_s: fl
 def test_who_sends_runaways_is_no_newcomer() -> None:
     manners: Manners[str] = Manners(restores=True)
     manners.start("lasting", 4.0)
-    manners.start("another", 5.0, SUSPECT_S)
+    manners.start("another", 5.0, LONG_S)
     moves = manners.weigh(5.0, waiting=False)
     assert set(moves) == {("lasting", Move.BEHIND)}
     manners.finish("another", 5.5)
     assert manners.weigh(5.5, waiting=False) == []
 
 
-def test_a_spare_worker_is_worth_while_for_what_lasts_when_others_wait() -> None:
+def test_a_spare_worker_is_worth_while_for_long_ones_when_others_wait() -> None:
     manners: Manners[str] = Manners(restores=True)
     manners.start("long", 0.0)
-    manners.start("known", 0.0, SUSPECT_S)
+    manners.start("known", 0.0, LONG_S)
     manners.start("short", 0.0)
     for now in (0.0, PATIENCE_S, LASTING_S):
         manners.weigh(now, waiting=False)
-        assert manners.count_lasting() == 0
+        assert manners.count_crowding() == 0
     manners = Manners(restores=True)
     manners.start("long", 0.0)
-    manners.start("known", 0.0, SUSPECT_S)
-    for now, wanted in ((PATIENCE_S, 1), (LASTING_S - 0.01, 1), (LASTING_S, 2)):
+    manners.start("known", 0.0, LONG_S)
+    for now, wanted in ((PATIENCE_S - 0.01, 1), (PATIENCE_S, 2)):
         manners.weigh(now, waiting=True)
-        assert manners.count_lasting() == wanted
-    manners.start("short", LASTING_S + 0.1)
-    manners.weigh(LASTING_S + CROWDED_S - 0.01, waiting=False)
-    assert manners.count_lasting() == 2
-    manners.weigh(LASTING_S + CROWDED_S, waiting=False)
-    assert manners.count_lasting() == 0
+        assert manners.count_crowding() == wanted
+    manners.start("short", PATIENCE_S + CROWDED_S - 0.1)
+    manners.weigh(PATIENCE_S + CROWDED_S - 0.01, waiting=False)
+    assert manners.count_crowding() == 2
+    manners.weigh(PATIENCE_S + CROWDED_S, waiting=False)
+    assert manners.count_crowding() == 0
 
 
 def test_it_tells_whether_a_worker_will_soon_be_free() -> None:
@@ -105,9 +105,20 @@ def test_no_query_stands_still_for_one_that_is_long_itself() -> None:
     manners.weigh(1.0, waiting=False)
     # a began too long ago to be a neighbour of b, which is therefore level still.
     assert manners.weigh(1.0 + PATIENCE_S, waiting=False) == [("a", Move.GO)]
-    manners.start("c", 1.3)
-    moves = manners.weigh(1.3, waiting=False)
+    manners.start("c", 1.2)
+    moves = manners.weigh(1.2, waiting=False)
     assert set(moves) == {("a", Move.STOP), ("b", Move.BEHIND)}
+
+
+def test_time_stood_still_is_not_a_querys_own() -> None:
+    manners: Manners[str] = Manners(restores=True)
+    manners.start("lasting", 0.0)
+    manners.start("short", 1.0)
+    manners.weigh(1.0, waiting=False)
+    assert manners.read_own_s("lasting", 1.5) == pytest.approx(1.0)
+    manners.finish("short", 1.0 + PATIENCE_S)
+    manners.weigh(2.0, waiting=False)
+    assert manners.read_own_s("lasting", 2.5) == pytest.approx(1.5)
 
 
 def test_whatever_ends_its_worker_is_as_it_was() -> None:
@@ -163,7 +174,7 @@ def test_who_waits_for_a_worker_is_a_neighbour_too() -> None:
     manners: Manners[str] = Manners(restores=True)
     manners.start("long", 0.0)
     assert manners.weigh(5.0, waiting=True) == [("long", Move.BEHIND)]
-    assert manners.count_lasting() == 1
+    assert manners.count_crowding() == 1
     assert manners.weigh(5.1, waiting=False) == [("long", Move.LEVEL)]
 
 

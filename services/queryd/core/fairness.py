@@ -25,10 +25,24 @@ _NEWEST = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One query that runs: whose it is, and the seconds it was charged when it started."""
+    """One query that runs.
+
+    Attributes:
+        caller: whose it is.
+        charged_s: seconds it was charged when it started.
+        brief: it is known to take little time, and does not count towards its caller's share.
+    """
 
     caller: str
     charged_s: float
+    brief: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting(Generic[T]):
+    arrival: int
+    item: T
+    brief: bool
 
 
 @dataclass(slots=True)
@@ -36,7 +50,16 @@ class _Account(Generic[T]):
     tag: float
     mean_s: float = 0.0
     running: int = 0
-    waiting: deque[tuple[int, T]] = field(default_factory=deque[tuple[int, T]])
+    # Those of them that count towards its share.
+    counting: int = 0
+    waiting: deque[_Waiting[T]] = field(default_factory=deque[_Waiting[T]])
+
+    def find_ready(self, most: int) -> _Waiting[T] | None:
+        """The first that may run, were there a worker; what is brief passes what may not."""
+        for one in self.waiting:
+            if one.brief or self.counting < most:
+                return one
+        return None
 
 
 def name_caller(named: str | None, forwarded: str | None, peer: str | None) -> str:
@@ -57,7 +80,7 @@ class FairQueue(Generic[T]):
     """Those that wait, by caller; `T` stands for one waiting query.
 
     Args:
-        most: queries of one caller that may run at once.
+        most: queries of one caller that may run at once, besides those known to be brief.
     """
 
     def __init__(self, most: int = 1 << 30) -> None:
@@ -72,13 +95,13 @@ class FairQueue(Generic[T]):
 
     def items(self) -> list[T]:
         """All that wait, in no order that means anything."""
-        return [item for account in self._accounts.values() for _, item in account.waiting]
+        return [one.item for account in self._accounts.values() for one in account.waiting]
 
-    def push(self, caller: str, item: T) -> None:
-        """Lets one more wait."""
+    def push(self, caller: str, item: T, *, brief: bool = False) -> None:
+        """Lets one more wait; `brief` if it is known to take little time."""
         self._arrivals += 1
         self._waiting += 1
-        self._account(caller).waiting.append((self._arrivals, item))
+        self._account(caller).waiting.append(_Waiting(self._arrivals, item, brief))
 
     def crowd_out(self, caller: str) -> T | None:
         """Takes away the one to refuse in place of `caller`'s next query, when all places are
@@ -90,49 +113,50 @@ class FairQueue(Generic[T]):
         if account is None or len(account.waiting) <= (len(own.waiting) if own else 0) + 1:
             return None
         self._waiting -= 1
-        return account.waiting.pop()[1]
+        return account.waiting.pop().item
 
-    def may_start(self, caller: str) -> bool:
+    def may_start(self, caller: str, *, brief: bool = False) -> bool:
         """Whether one more of `caller`'s queries may run."""
         account = self._accounts.get(caller)
-        return account is None or account.running < self._most
+        return brief or account is None or account.counting < self._most
 
     def has_ready(self) -> bool:
         """Whether one waits that may run, were there a worker."""
-        return any(a.waiting and a.running < self._most for a in self._accounts.values())
+        return any(account.find_ready(self._most) for account in self._accounts.values())
 
     def pop(self) -> tuple[Turn, T] | None:
         """The next to be served, started as `start` does."""
         ready = [
-            (a.tag, a.waiting[0][0], name)
-            for name, a in self._accounts.items()
-            if a.waiting and a.running < self._most
+            (account.tag, one.arrival, name, one)
+            for name, account in self._accounts.items()
+            if (one := account.find_ready(self._most)) is not None
         ]
         if not ready:
             return None
-        caller = min(ready)[2]
-        item = self._accounts[caller].waiting.popleft()[1]
+        *_, caller, one = min(ready)
+        self._accounts[caller].waiting.remove(one)
         self._waiting -= 1
-        return self.start(caller), item
+        return self.start(caller, brief=one.brief), one.item
 
     def drop(self, caller: str, item: T) -> bool:
         """Takes away one that waits no longer; False when it was not there any more."""
         account = self._accounts.get(caller)
         for entry in account.waiting if account else ():
-            if entry[1] is item:
+            if entry.item is item:
                 account.waiting.remove(entry)  # pyright: ignore[reportOptionalMemberAccess]
                 self._waiting -= 1
                 self._forget()
                 return True
         return False
 
-    def start(self, caller: str) -> Turn:
+    def start(self, caller: str, *, brief: bool = False) -> Turn:
         """Notes that a query of `caller` runs from now on; `finish` takes what it gives."""
         account = self._account(caller)
         self._floor = max(self._floor, account.tag)
         account.tag += account.mean_s
         account.running += 1
-        return Turn(caller, account.mean_s)
+        account.counting += not brief
+        return Turn(caller, account.mean_s, brief)
 
     def finish(self, turn: Turn, seconds: float) -> None:
         """Notes that a query has ended.
@@ -142,6 +166,7 @@ class FairQueue(Generic[T]):
         """
         account = self._account(turn.caller)
         account.running -= 1
+        account.counting -= not turn.brief
         account.tag = min(account.tag + seconds - turn.charged_s, self._floor + _MOST_DEBT_S)
         account.mean_s += _NEWEST * (seconds - account.mean_s)
         self._forget()

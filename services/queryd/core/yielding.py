@@ -1,10 +1,10 @@
 """How long queries make way for short ones.
 
-A query's cost is not known when it starts, so all start alike, and one that has run for a while
-goes behind those that come after it (a feedback queue, as in Corbató's scheduler of 1962): it
-gets the processors that nobody else wants. What lasts, or comes from a caller of whom that is
-known, is stopped altogether while a newcomer runs, because even one that only waits for a
-processor fills caches, memory's wires and the disk's queue. Where newcomers leave it no gaps it
+A query's cost is seldom known when it starts, so all start alike, and one that has run for a
+while goes behind those that come after it (a feedback queue, as in Corbató's scheduler of 1962):
+it gets the processors that nobody else wants. What lasts, or has lasted before (see
+`expectation`), is stopped altogether while a newcomer runs, because even one that only waits for
+a processor fills caches, memory's wires and the disk's queue. Where newcomers leave it no gaps it
 still gets turns, long ones far apart, which fewer newcomers meet than short ones close together.
 Alone a long query is as fast as any.
 """
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
 
+from services.queryd.core.expectation import LONG_S
+
 W = TypeVar("W")
 
 # A query that has run this long is a long one, one that lasts, and a runaway. Seconds.
-PATIENCE_S, LASTING_S, RUNAWAY_S = 0.05, 0.5, 2.0
-# A caller whose queries take this long on average sends runaways. Seconds.
-SUSPECT_S = 0.3
+PATIENCE_S, LASTING_S, RUNAWAY_S = 0.05, 0.25, 2.0
 # How long after its start a query counts as a neighbour, and after a query was seen waiting a
 # spare worker is worth while. Seconds.
 NEIGHBOUR_S, CROWDED_S = 1.0, 1.0
@@ -48,19 +48,21 @@ class _Standing:
 
     Attributes:
         since: when it began.
-        suspect: its caller's queries are long.
-        lasts: a spare worker for it is worth while.
+        suspect: it is expected to be long.
+        crowds: a spare worker is worth while, for those that come while it runs.
         hungry_since: since when it has made way and not had a turn's time; None beside nobody.
         free_s: time without newcomers since then.
     """
 
     since: float
     suspect: bool
-    lasts: bool = False
+    crowds: bool = False
     hungry_since: float | None = None
     free_s: float = 0.0
     behind: bool = False
     stopped: bool = False
+    stopped_since: float = 0.0
+    stopped_s: float = 0.0
 
     def is_long(self, now: float) -> bool:
         """Whether it goes behind newcomers."""
@@ -90,14 +92,21 @@ class Manners(Generic[W]):
         self._newcomers = False
         self._crowded_until = 0.0
 
-    def start(self, worker: W, now: float, usual_s: float = 0.0) -> None:
+    def start(self, worker: W, now: float, expected_s: float = 0.0) -> None:
         """Notes that a query begins.
 
         Args:
-            usual_s: what its caller's queries take.
+            expected_s: what it should take; 0 where nothing is known. What should take long is
+                taken for a runaway from its start.
         """
-        self._running[worker] = _Standing(now, usual_s >= SUSPECT_S)
+        self._running[worker] = _Standing(now, expected_s >= LONG_S)
         self._begun[worker] = now
+
+    def read_own_s(self, worker: W, now: float) -> float:
+        """Seconds since a query began in which it was not stopped."""
+        standing = self._running[worker]
+        stopping_s = now - standing.stopped_since if standing.stopped else 0.0
+        return now - standing.since - standing.stopped_s - stopping_s
 
     def finish(self, worker: W, now: float) -> list[Move]:
         """Notes that a query has ended; gives what makes its worker as it was."""
@@ -111,9 +120,9 @@ class Manners(Generic[W]):
         """Notes that a worker is gone."""
         self._begun.pop(worker, None)
 
-    def count_lasting(self) -> int:
+    def count_crowding(self) -> int:
         """For how many a spare worker was worth while when this was last weighed."""
-        return sum(standing.lasts for standing in self._running.values())
+        return sum(standing.crowds for standing in self._running.values())
 
     def all_last(self, now: float) -> bool:
         """Whether something runs, and nothing that will soon have its worker free."""
@@ -156,13 +165,17 @@ class Manners(Generic[W]):
         if not beside:
             standing.hungry_since = None
         lasting = standing.is_lasting(now)
-        standing.lasts = beside and lasting and now < self._crowded_until
+        standing.crowds = beside and standing.is_long(now) and now < self._crowded_until
         runaway = standing.suspect or now - standing.since >= RUNAWAY_S
         behind = away if self._restores else standing.behind or (away and runaway)
         stopped = away and lasting and self._newcomers
         moves: list[Move] = []
-        if stopped != standing.stopped:
-            moves.append(Move.STOP if stopped else Move.GO)
+        if stopped and not standing.stopped:
+            moves.append(Move.STOP)
+            standing.stopped_since = now
+        elif standing.stopped and not stopped:
+            moves.append(Move.GO)
+            standing.stopped_s += now - standing.stopped_since
         if behind != standing.behind:
             moves.append(Move.BEHIND if behind else Move.LEVEL)
         standing.behind, standing.stopped = behind, stopped

@@ -9,9 +9,11 @@ import logging
 import shutil
 from collections import deque
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from services.queryd.core.expectation import LONG_S, Expectation
 from services.queryd.core.fairness import FairQueue, Turn
 from services.queryd.core.frames import Kind
 from services.queryd.core.yielding import Manners, Move
@@ -39,6 +41,23 @@ _LAST_WORDS_S = 0.05
 _SPARE_S = 30.0
 # Wait after a worker that died before it was warm, doubled up to the second. Seconds.
 _BACKOFF_S, _MOST_BACKOFF_S = 0.1, 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Request:
+    """A query that waits for its worker."""
+
+    sql: str
+    worker: asyncio.Future[WorkerProcess]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """A query that has its worker, since when by the loop's clock."""
+
+    sql: str
+    turn: Turn
+    since: float
 
 
 class WorkerPool:
@@ -70,10 +89,11 @@ class WorkerPool:
         self._bucket = bucket
         self._numbers = itertools.count(1)
         self._idle: deque[WorkerProcess] = deque()
-        # No caller gets more than without spare workers: those are for the others.
-        self._waiting: FairQueue[asyncio.Future[WorkerProcess]] = FairQueue(section.workers)
-        # Whose query each busy worker has, and since when by the loop's clock.
-        self._turns: dict[WorkerProcess, tuple[Turn, float]] = {}
+        # No caller gets more than without spare workers, but for what is known to be brief:
+        # those are for the others.
+        self._waiting: FairQueue[_Request] = FairQueue(section.workers)
+        self._runs: dict[WorkerProcess, _Run] = {}
+        self._expectation = Expectation()
         self._restores = can_restore()
         self._manners: Manners[WorkerProcess] = Manners(restores=self._restores)
         self._review: asyncio.TimerHandle | None = None
@@ -108,9 +128,9 @@ class WorkerPool:
         for timer in (self._review, self._retirement):
             if timer is not None:
                 timer.cancel()
-        for turn in self._waiting.items():
-            if not turn.done():
-                turn.set_exception(Unavailable("queryd is shutting down."))
+        for request in self._waiting.items():
+            if not request.worker.done():
+                request.worker.set_exception(Unavailable("queryd is shutting down."))
         for worker in list(self._live):
             worker.kill("shutdown")
         for worker in list(self._live):
@@ -132,47 +152,51 @@ class WorkerPool:
             return f"no worker starts ({self._complaint})"
         return "no worker is warm yet"
 
-    async def acquire(self, caller: str = "") -> WorkerProcess:
+    async def acquire(self, sql: str = "", caller: str = "") -> WorkerProcess:
         """A warm worker, the caller's until `release`.
 
         Where all are busy, the next free one goes to whose queries have had the least of their
         time; see `core.fairness`.
 
         Args:
-            caller: whose query it is.
+            sql: the query, for what is known of it.
+            caller: whose it is.
 
         Raises:
             RateLimited: all are busy and the queue is full, or became so by callers who have
                 fewer queries in it.
         """
-        while self._idle and self._waiting.may_start(caller):
+        expected_s = self._expectation.expect(sql)
+        brief = expected_s is not None and expected_s < LONG_S
+        while self._idle and self._waiting.may_start(caller, brief=brief):
             worker = self._idle.popleft()
             if worker.is_running():
                 worker.hold()
-                self._begin(worker, self._waiting.start(caller))
+                self._begin(worker, sql, self._waiting.start(caller, brief=brief))
                 self._count()
                 return worker
         if len(self._waiting) >= self._section.queue_length:
             refused = self._waiting.crowd_out(caller)
             if refused is None:
                 raise self._refuse()
-            if not refused.done():
-                refused.set_exception(self._refuse())
-        turn: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.push(caller, turn)
+            if not refused.worker.done():
+                refused.worker.set_exception(self._refuse())
+        given: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
+        request = _Request(sql, given)
+        self._waiting.push(caller, request, brief=brief)
         self._weigh()
         self._count()
         try:
-            return await turn
+            return await given
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                worker = turn.result()
+            if given.done() and not given.cancelled() and given.exception() is None:
+                worker = given.result()
                 self._end(worker)
                 worker.let_go()
                 self._offer(worker)  # it came in the same moment; pass it on
             raise
         finally:
-            self._waiting.drop(caller, turn)
+            self._waiting.drop(caller, request)
             self._count()
 
     def release(self, worker: WorkerProcess, *, finished: bool) -> None:
@@ -205,7 +229,7 @@ class WorkerPool:
 
     def _fill(self) -> None:
         """Starts workers that are missing."""
-        spare = min(self._manners.count_lasting(), self._section.spare_workers)
+        spare = min(self._manners.count_crowding(), self._section.spare_workers)
         while not self._closing and len(self._live) < self._section.workers + spare:
             if not self._spawn():
                 return
@@ -221,7 +245,7 @@ class WorkerPool:
         self._live.add(worker)
         self._fresh.add(worker)
         worker.hold()
-        if self._turns and self._restores and not self._is_wanted():
+        if self._runs and self._restores and not self._is_wanted():
             # No query has to wait for its start.
             worker.move(Move.BEHIND)
             self._modest.add(worker)
@@ -285,25 +309,26 @@ class WorkerPool:
                 continue
             if (found := self._waiting.pop()) is None:
                 return
-            turn, waiting = found
-            if waiting.done():
+            turn, request = found
+            if request.worker.done():
                 self._waiting.finish(turn, 0.0)
                 continue
             worker = self._idle.popleft()
             worker.hold()
-            self._begin(worker, turn)
-            waiting.set_result(worker)
+            self._begin(worker, request.sql, turn)
+            request.worker.set_result(worker)
 
-    def _begin(self, worker: WorkerProcess, turn: Turn) -> None:
+    def _begin(self, worker: WorkerProcess, sql: str, turn: Turn) -> None:
         now = asyncio.get_running_loop().time()
-        self._turns[worker] = turn, now
-        self._manners.start(worker, now, turn.charged_s)
+        self._runs[worker] = _Run(sql, turn, now)
+        self._manners.start(worker, now, self._expectation.expect(sql) or 0.0)
         self._weigh()
 
     def _end(self, worker: WorkerProcess) -> None:
-        turn, since = self._turns.pop(worker)
+        run = self._runs.pop(worker)
         now = asyncio.get_running_loop().time()
-        self._waiting.finish(turn, now - since)
+        self._waiting.finish(run.turn, now - run.since)
+        self._expectation.note(run.sql, self._manners.read_own_s(worker, now))
         for step in self._manners.finish(worker, now):
             self._move(worker, step)
         self._hand_out()
@@ -343,7 +368,7 @@ class WorkerPool:
     def _retire(self) -> None:
         """Ends a spare worker that has nothing to do; looks again later where there are more."""
         self._retirement = None
-        spare = len(self._live) - self._section.workers - self._manners.count_lasting()
+        spare = len(self._live) - self._section.workers - self._manners.count_crowding()
         if spare > 0 and self._idle:
             self._idle.pop().kill("spare")
         if len(self._live) > self._section.workers:

@@ -127,7 +127,7 @@ class Answer:
 
     async def _start(self) -> None:
         query = self.query
-        worker = self._worker = await self._runner.pool.acquire(query.caller)
+        worker = self._worker = await self._runner.pool.acquire(query.sql, query.caller)
         # Set on the worker, not on this task: it is to die even when nobody waits.
         self._alarm = self._loop.call_at(self._until, worker.kill, _KILLED)
         await worker.send(Kind.OPEN, {"sql": query.sql, "params": query.params})
