@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -288,3 +289,60 @@ def test_a_vector_of_another_model_is_not_compared(world: World, episodes: list[
     other = np.ones(7, np.float32) / np.float32(np.sqrt(7))
     assert not playbook.is_near(other)
     assert not playbook.rerank("q", other, world.search(world.ask(1))).activated
+
+
+def test_a_source_that_repeats_itself_is_one_witness(world: World) -> None:
+    others = [world.episode(n % 20, n) for n in range(40)]
+    vector = world.ask(30)
+    answer = next(i for _, i in world.search(vector).refs[4:10] if i != world.answers[30])
+    said = [world.episode(30, 100, vector)]
+    said += [world.episode(30, 101 + n, vector, answer=answer) for n in range(4)]
+    grown = Playbook.build(others)
+    for episode in said:
+        grown = grown.record(episode)
+    once = Playbook.build([*others, said[-1]])
+    assert grown.sources()["judge"].ratings == once.sources()["judge"].ratings
+    assert grown.sources()["judge"].accuracy == once.sources()["judge"].accuracy
+    assert Playbook.build([*said, *others]).sources() == grown.sources()
+    # What is taken back is as if it had never been said.
+    back = grown.retire([episode.id for episode in said[1:]])
+    assert back.sources() == Playbook.build([*others, said[0]]).sources()
+
+
+def test_all_answers_may_change_and_their_judge_is_still_believed() -> None:
+    """An honest judge that contradicts both cold search and itself for three runs."""
+    world = World(needs=30)
+    known = {("c", name): each for name, each in world.documents.items()}
+    asked = [world.ask(need) for need in range(30)]
+    cold = [world.search(vector) for vector in asked]
+    dice = random.Random(3)
+    answers = [
+        dice.choice([i for _, i in found.refs[1:10] if i != world.answers[need]])
+        for need, found in enumerate(cold)
+    ]
+    playbook = Playbook.build([])
+    for number in range(60):
+        need = number % 30
+        episode = world.episode(need, number, asked[need] if number < 30 else None)
+        playbook = playbook.record(replace(episode, query=f"need {need}, {number // 30}"))
+    for run in range(3):
+        for need, vector in enumerate(asked):
+            order = playbook.rerank("q", vector, cold[need]).refs
+            ratings = tuple(
+                Rating(*ref, 1 if ref[1] == answers[need] else -1) for ref in order[:10]
+            )
+            made = Episode(
+                f"r{run}-{need}",
+                100 * (run + 1) + need,
+                f"need {need}, 0",
+                vector,
+                cold[need].head(50),
+                ratings,
+                "judge",
+            )
+            playbook = playbook.record(made.with_vectors(known))
+    first = [
+        playbook.rerank("q", vector, cold[need]).refs[0][1] == answers[need]
+        for need, vector in enumerate(asked)
+    ]
+    assert sum(first) >= 27

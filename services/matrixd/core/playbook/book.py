@@ -15,7 +15,7 @@ from services.matrixd.core.playbook.fusion import mix_scores, order_scores
 from services.matrixd.core.playbook.identity import Near, consider
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
 from services.matrixd.core.playbook.needs import COMMON
-from services.matrixd.core.playbook.notes import Note, make_note, make_profile
+from services.matrixd.core.playbook.notes import Note, make_note, make_profile, name_question
 from services.matrixd.core.playbook.routing import (
     Router,
     choose_lessons,
@@ -30,7 +30,7 @@ from services.matrixd.core.playbook.strictness import (
     measure_losses,
 )
 from services.matrixd.core.playbook.telling import explain_changes, tell_uses
-from services.matrixd.core.playbook.trust import Tally, Trust, estimate_trust
+from services.matrixd.core.playbook.trust import Testimony, Trust, estimate_trust
 from services.matrixd.core.playbook.views import (
     NoteView,
     Reranked,
@@ -302,7 +302,7 @@ class _State:
     notes: tuple[Note, ...]
     ids: frozenset[str]
     index: Index
-    tallies: Mapping[str, Tally]
+    testimony: Testimony
     trusts: Mapping[str, Trust]
     best: Sequence[float]
 
@@ -312,36 +312,43 @@ class _State:
         for note in sorted(notes, key=lambda each: (each.episode.seq, each.episode.id)):
             ordered.setdefault(note.episode.id, note)
         found = tuple(ordered.values())
-        tallies: dict[str, Tally] = {}
-        for note in found:
-            _count(tallies.setdefault(note.episode.source, Tally()), note)
+        testimony = _hear(found)
         return cls(
             found,
             frozenset(ordered),
             Index.build([note.episode.vector for note in found]),
-            tallies,
-            {source: estimate_trust(tally) for source, tally in tallies.items()},
+            testimony,
+            {source: estimate_trust(tally) for source, tally in testimony.tallies.items()},
             sorted(note.profile.best for note in found),
         )
 
     def add(self, note: Note) -> _State:
         source = note.episode.source
-        tally = self.tallies[source].copy() if source in self.tallies else Tally()
-        _count(tally, note)
+        testimony = self.testimony.copy(source)
+        _count(testimony, note)
         best = list(self.best)
         insort(best, note.profile.best)
         return _State(
             (*self.notes, note),
             self.ids | {note.episode.id},
             self.index.append(note.episode.vector),
-            {**self.tallies, source: tally},
-            {**self.trusts, source: estimate_trust(tally)},
+            testimony,
+            {**self.trusts, source: estimate_trust(testimony.tallies[source])},
             best,
         )
 
 
-def _count(tally: Tally, note: Note) -> None:
-    tally.add((logit, vote > 0) for vote, logit in note.votes.values())
+def _hear(notes: Iterable[Note]) -> Testimony:
+    # By (seq, id), so that the last word is the newest.
+    testimony = Testimony()
+    for note in notes:
+        _count(testimony, note)
+    return testimony
+
+
+def _count(testimony: Testimony, note: Note) -> None:
+    votes = {ref: (logit, vote > 0) for ref, (vote, logit) in note.votes.items()}
+    testimony.add(name_question(note.episode), votes)
 
 
 def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:
@@ -354,9 +361,7 @@ def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:
 
 def _learn(notes: Sequence[Note]) -> Router:
     """The router that these notes teach, their sources believed as they themselves suggest."""
-    tallies: dict[str, Tally] = {}
-    for note in notes:
-        _count(tallies.setdefault(note.episode.source, Tally()), note)
+    tallies = _hear(notes).tallies
     trusts = {source: estimate_trust(tally) for source, tally in tallies.items()}
     lessons = [make_lesson(note, trusts[note.episode.source]) for note in notes]
     return learn_routing(choose_lessons([lesson for lesson in lessons if lesson is not None]))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from services.matrixd.core.cold import Floats, Ref
-from services.matrixd.core.playbook.notes import Note, to_logit
+from services.matrixd.core.playbook.notes import Note, name_question, to_logit
 from services.matrixd.core.playbook.trust import Trust
 
 # Mean cosine from which groups may be one need, and from which two queries are the same one.
@@ -161,7 +161,7 @@ def _find_overruled(
     for at in reversed(order):
         episode, votes = notes[at].episode, notes[at].votes
         later = said.setdefault(episode.source, {})
-        same = repeated.setdefault((episode.source, " ".join(episode.query.split()).lower()), {})
+        same = repeated.setdefault(name_question(episode), {})
         known = later if trusts[at].clarity >= CAREFUL else same
         praised = {known[ref] for ref, (vote, _) in votes.items() if vote > 0 and ref in known}
         if praised == {-1}:

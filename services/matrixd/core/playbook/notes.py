@@ -121,6 +121,11 @@ def make_note(episode: Episode) -> Note:
     )
 
 
+def name_question(episode: Episode) -> tuple[str, str]:
+    """Who asked what: the same for a query that its source judges again."""
+    return episode.source, " ".join(episode.query.split()).lower()
+
+
 def digest(text: str) -> str:
     """SHA-256 of a text, in hexadecimal digits."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

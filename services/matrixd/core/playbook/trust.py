@@ -8,17 +8,21 @@ probabilities of a corpus may be off. A source that errs gives positives where p
 that rates at random gives as many there as elsewhere. The four figures with the highest
 posterior are looked for on a grid, so that the estimate is the same in whatever order the
 ratings came.
+
+What a source says again of a document for the same query is no second witness: its last word
+counts, once. Otherwise one that judges anew after the answers have changed would look the more
+careless the more often it says what is true now.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from services.matrixd.core.cold import Floats
+from services.matrixd.core.cold import Floats, Ref
 
 ERRORS = np.array([0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45])
 SHARES = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0])
@@ -59,6 +63,10 @@ class Trust:
     clarity: float
 
 
+# A rating as the logit of p0 and whether it was above 0.
+Vote = tuple[float, bool]
+
+
 class Tally:
     """Ratings of one source, counted by how probable cold retrieval held them."""
 
@@ -74,12 +82,48 @@ class Tally:
         other.positives, other.negatives = self.positives.copy(), self.negatives.copy()
         return other
 
-    def add(self, ratings: Iterable[tuple[float, bool]]) -> None:
-        """Counts ratings, each as the logit of p0 and whether it was above 0."""
-        for logit, is_positive in ratings:
-            cell = round(logit / CELL)
-            at = min(max(cell, -CELLS), CELLS) + CELLS
-            (self.positives if is_positive else self.negatives)[at] += 1
+    def count(self, vote: Vote, times: int = 1) -> None:
+        """Counts a rating; -1 times takes back that it was counted."""
+        logit, is_positive = vote
+        at = min(max(round(logit / CELL), -CELLS), CELLS) + CELLS
+        (self.positives if is_positive else self.negatives)[at] += times
+
+
+class Testimony:
+    """The last word of each source on each document for each query, and its tally.
+
+    Changed by `add` alone; whoever adds to one that others hold adds to a copy.
+    """
+
+    __slots__ = ("_said", "tallies")
+
+    def __init__(self) -> None:
+        self.tallies: dict[str, Tally] = {}
+        self._said: dict[tuple[str, str], Mapping[Ref, Vote]] = {}
+
+    def copy(self, source: str) -> Testimony:
+        """One to which notes of `source` can be added."""
+        other = Testimony()
+        other.tallies = dict(self.tallies)
+        if source in other.tallies:
+            other.tallies[source] = other.tallies[source].copy()
+        other._said = dict(self._said)
+        return other
+
+    def add(self, question: tuple[str, str], votes: Mapping[Ref, Vote]) -> None:
+        """Counts what a source says of documents, in place of what it said of them before.
+
+        Args:
+            question: the source and what it asked.
+            votes: by document.
+        """
+        tally = self.tallies.setdefault(question[0], Tally())
+        before = self._said.get(question, {})
+        for document, vote in votes.items():
+            if document in before:
+                tally.count(before[document], -1)
+            tally.count(vote)
+        self._said[question] = {**before, **votes}
 
 
 def estimate_trust(tally: Tally) -> Trust:
