@@ -397,7 +397,8 @@ async def test_temporary_files_of_the_dead_are_gone(service: Service) -> None:
     while True:
         left = [p for p in folder.rglob("*") if p.is_file() and p.name != "stderr"]
         homes = {path.name for path in folder.iterdir()} - {"template"}
-        if not left and len(homes) == 2:
+        # A spare worker may be there still, for queries that waited beside long ones.
+        if not left and 2 <= len(homes) <= 3:
             break
-        assert time.monotonic() < deadline, left
+        assert time.monotonic() < deadline, (left, homes)
         await asyncio.sleep(0.01)

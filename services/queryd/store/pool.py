@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import shutil
 from collections import deque
@@ -20,9 +19,9 @@ from services.queryd.core.yielding import Manners, Move
 from services.queryd.store.allocator import keep_large_blocks
 from services.queryd.store.bucket import Bucket
 from services.queryd.store.figures import Figures
+from services.queryd.store.nursery import Nursery
 from services.queryd.store.priority import can_restore
 from services.queryd.store.process import WorkerGone, WorkerProcess
-from services.queryd.store.template import Template
 from shared.errors import RateLimited, Unavailable
 from shared.pool import BlockingPool
 from shared.sections.data import QuerydSection
@@ -86,8 +85,7 @@ class WorkerPool:
         self._folder = folder
         self._readable = readable
         self._figures = figures
-        self._bucket = bucket
-        self._numbers = itertools.count(1)
+        self._nursery = Nursery(section, folder, readable, bucket)
         self._idle: deque[WorkerProcess] = deque()
         # No caller gets more than without spare workers, but for what is known to be brief:
         # those are for the others.
@@ -98,7 +96,6 @@ class WorkerPool:
         self._manners: Manners[WorkerProcess] = Manners(restores=self._restores)
         self._review: asyncio.TimerHandle | None = None
         self._retirement: asyncio.TimerHandle | None = None
-        self._template: Template | None = None
         self._live: set[WorkerProcess] = set()
         self._fresh: set[WorkerProcess] = set()
         # Fresh ones that start behind the queries that run.
@@ -108,7 +105,6 @@ class WorkerPool:
         self._closing = False
         self._failures = 0
         self._complaint = ""
-        self._template_complaint = ""
 
     def start(self) -> None:
         """Starts all workers; they warm up on their own."""
@@ -135,9 +131,7 @@ class WorkerPool:
             worker.kill("shutdown")
         for worker in list(self._live):
             await worker.wait()
-        if self._template:
-            self._template.close()
-            self._template = None
+        self._nursery.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -235,9 +229,8 @@ class WorkerPool:
                 return
 
     def _spawn(self) -> bool:
-        folder = self._folder / str(next(self._numbers))
         try:
-            worker = WorkerProcess(self._load(), folder, self._note_exit)
+            worker = self._nursery.start(self._note_exit)
         except OSError as error:
             self._note_failure(error.strerror or type(error).__name__)
             self._keep(self._fill_later())
@@ -251,24 +244,6 @@ class WorkerPool:
             self._modest.add(worker)
         self._keep(self._await_ready(worker, _START_S))
         return True
-
-    def _load(self) -> Template:
-        if self._template is None:
-            self._template = Template(
-                self._section,
-                self._folder / "template",
-                self._readable,
-                self._bucket,
-                self._note_template_end,
-            )
-        return self._template
-
-    def _note_template_end(self) -> None:
-        # Its workers end with it, and the first that is started anew starts it anew.
-        if self._template:
-            self._template_complaint = self._template.read_complaint()
-            logger.warning("The query workers' template ended: %s", self._template_complaint)
-        self._template = None
 
     async def _await_ready(self, worker: WorkerProcess, patience_s: float) -> None:
         """Waits for READY, lets go and offers the worker; ends it when it is worn or stuck."""
@@ -392,7 +367,7 @@ class WorkerPool:
         self._figures.ended(worker.reason or ("worn" if worker.status == 0 else "crashed"))
         if worker in self._fresh:
             # Unlike one that a query ended, the next may fare no better.
-            complaint = worker.read_complaint() or self._template_complaint
+            complaint = worker.read_complaint() or self._nursery.complaint
             self._note_failure(complaint or f"exit status {worker.status}")
         self._fresh.discard(worker)
         self._modest.discard(worker)
