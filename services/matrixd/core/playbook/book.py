@@ -30,7 +30,7 @@ from services.matrixd.core.playbook.strictness import (
     measure_losses,
 )
 from services.matrixd.core.playbook.telling import explain_changes, tell_uses
-from services.matrixd.core.playbook.trust import Testimony, Trust, estimate_trust
+from services.matrixd.core.playbook.trust import Statements, Trust, estimate_trust
 from services.matrixd.core.playbook.views import (
     NoteView,
     Reranked,
@@ -302,7 +302,7 @@ class _State:
     notes: tuple[Note, ...]
     ids: frozenset[str]
     index: Index
-    testimony: Testimony
+    statements: Statements
     trusts: Mapping[str, Trust]
     best: Sequence[float]
 
@@ -312,43 +312,43 @@ class _State:
         for note in sorted(notes, key=lambda each: (each.episode.seq, each.episode.id)):
             ordered.setdefault(note.episode.id, note)
         found = tuple(ordered.values())
-        testimony = _hear(found)
+        statements = _hear(found)
         return cls(
             found,
             frozenset(ordered),
             Index.build([note.episode.vector for note in found]),
-            testimony,
-            {source: estimate_trust(tally) for source, tally in testimony.tallies.items()},
+            statements,
+            {source: estimate_trust(tally) for source, tally in statements.tallies.items()},
             sorted(note.profile.best for note in found),
         )
 
     def add(self, note: Note) -> _State:
         source = note.episode.source
-        testimony = self.testimony.copy(source)
-        _count(testimony, note)
+        statements = self.statements.copy(source)
+        _count(statements, note)
         best = list(self.best)
         insort(best, note.profile.best)
         return _State(
             (*self.notes, note),
             self.ids | {note.episode.id},
             self.index.append(note.episode.vector),
-            testimony,
-            {**self.trusts, source: estimate_trust(testimony.tallies[source])},
+            statements,
+            {**self.trusts, source: estimate_trust(statements.tallies[source])},
             best,
         )
 
 
-def _hear(notes: Iterable[Note]) -> Testimony:
+def _hear(notes: Iterable[Note]) -> Statements:
     # By (seq, id), so that the last word is the newest.
-    testimony = Testimony()
+    statements = Statements()
     for note in notes:
-        _count(testimony, note)
-    return testimony
+        _count(statements, note)
+    return statements
 
 
-def _count(testimony: Testimony, note: Note) -> None:
+def _count(statements: Statements, note: Note) -> None:
     votes = {ref: (logit, vote > 0) for ref, (vote, logit) in note.votes.items()}
-    testimony.add(name_question(note.episode), votes)
+    statements.add(name_question(note.episode), votes)
 
 
 def _weights(trusts: Mapping[str, Trust]) -> dict[str, tuple[float, ...]]:

@@ -5,9 +5,8 @@ A rating of a document that cold retrieval holds relevant with probability p is 
 with f the rate at which the source errs, m the share of its ratings that have to do with the
 document at all, b its rate of positives, and p' = p with its logit shifted by s, because the
 probabilities of a corpus may be off. A source that errs gives positives where p is near 0; one
-that rates at random gives as many there as elsewhere. The four figures with the highest
-posterior are looked for on a grid, so that the estimate is the same in whatever order the
-ratings came.
+that rates at random gives as many there as elsewhere. The posterior of the four figures is worked
+out on a grid, so that the estimate is the same in whatever order the ratings came.
 
 What a source says again of a document for the same query is no second witness: its last word
 counts, once. Otherwise one that judges anew after the answers have changed would look the more
@@ -35,9 +34,15 @@ CELLS = 14
 ERROR_PRIOR = 10.0
 SHARE_PRIOR = 3.0
 SHIFT_PRIOR = 0.5
+# How probable it is, before ratings say otherwise, that a source errs no oftener than this in
+# what it says of documents: a first recording is to help as far as it can.
+HONEST, HONEST_ERROR = 0.9, 0.02
 # Positives that one list of ratings is taken to hold before any was seen, and negatives.
 BASE_POSITIVES = 1.0
 BASE_NEGATIVES = 4.0
+# Log odds are rounded to so many digits, so that one rating more seldom changes what all earlier
+# ones are worth, and with it what was worked out from them.
+DIGITS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class Tally:
         (self.positives if is_positive else self.negatives)[at] += times
 
 
-class Testimony:
+class Statements:
     """The last word of each source on each document for each query, and its tally.
 
     Changed by `add` alone; whoever adds to one that others hold adds to a copy.
@@ -101,9 +106,9 @@ class Testimony:
         self.tallies: dict[str, Tally] = {}
         self._said: dict[tuple[str, str], Mapping[Ref, Vote]] = {}
 
-    def copy(self, source: str) -> Testimony:
+    def copy(self, source: str) -> Statements:
         """One to which notes of `source` can be added."""
-        other = Testimony()
+        other = Statements()
         other.tallies = dict(self.tallies)
         if source in other.tallies:
             other.tallies[source] = other.tallies[source].copy()
@@ -126,13 +131,28 @@ class Testimony:
         self._said[question] = {**before, **votes}
 
 
+def _weigh(likelihood: Floats, prior: Floats) -> Floats:
+    """How probable each error, share and shift is; in all 1."""
+    # Errors do not lie at equal distances, so each stands for as much as lies around it.
+    before = np.exp(prior) * np.gradient(ERRORS)[:, None, None]
+    honest = np.zeros(before.shape)
+    honest[ERRORS <= HONEST_ERROR, -1] = before[ERRORS <= HONEST_ERROR, -1]
+    before = HONEST * honest / honest.sum() + (1 - HONEST) * before / before.sum()
+    after = before * np.exp(likelihood - likelihood.max())
+    return after / after.sum()
+
+
 def estimate_trust(tally: Tally) -> Trust:
-    """The most probable figures of the source with these ratings."""
+    """What the ratings of a source tell of it.
+
+    Its error and share are the most probable ones. What its ratings are worth is the mean over
+    all that may be: where few ratings leave open whether it errs or rates at random, the most
+    probable answer jumps from one to the other, and that mean lies between.
+    """
     positives = np.array(tally.positives, np.float64)
     negatives = np.array(tally.negatives, np.float64)
-    base = (positives.sum() + BASE_POSITIVES) / (
-        positives.sum() + negatives.sum() + BASE_POSITIVES + BASE_NEGATIVES
-    )
+    ratings = positives.sum() + negatives.sum()
+    base = (positives.sum() + BASE_POSITIVES) / (ratings + BASE_POSITIVES + BASE_NEGATIVES)
     logits = CELL * np.arange(-CELLS, CELLS + 1)
     relevant = 1 / (1 + np.exp(-(logits[:, None] + SHIFTS)))[:, None, None, :]
     error = ERRORS[:, None, None]
@@ -147,20 +167,22 @@ def estimate_trust(tally: Tally) -> Trust:
             negatives, np.log(1 - above), 1
         )
     prior = -ERROR_PRIOR * error + SHARE_PRIOR * share - SHIFT_PRIOR * np.square(SHIFTS)
-    best = int(np.argmax(likelihood + prior))
-    at_error, at_share, _ = np.unravel_index(best, likelihood.shape)
-    return _weigh(
+    posterior = likelihood + prior
+    at_error, at_share, _ = np.unravel_index(int(np.argmax(posterior)), posterior.shape)
+    weights = _weigh(likelihood, prior)
+
+    def mean(values: Floats) -> float:
+        return float((weights * values).sum())
+
+    praised_right = mean(share * (1 - error) + (1 - share) * base)
+    praised_wrong = mean(share * error + (1 - share) * base)
+    accuracy = round(mean(share * (1 - error) + (1 - share) * 0.5), DIGITS + 1)
+    return Trust(
         float(ERRORS[at_error]),
         float(SHARES[at_share]),
-        float(base),
-        int(positives.sum() + negatives.sum()),
+        round(math.log(praised_right / praised_wrong), DIGITS),
+        round(math.log((1 - praised_wrong) / (1 - praised_right)), DIGITS),
+        int(ratings),
+        accuracy,
+        max(0.0, 2 * accuracy - 1),
     )
-
-
-def _weigh(error: float, share: float, base: float, ratings: int) -> Trust:
-    chance = (1 - share) * base
-    positive = math.log((share * (1 - error) + chance) / (share * error + chance))
-    chance = (1 - share) * (1 - base)
-    negative = math.log((share * (1 - error) + chance) / (share * error + chance))
-    accuracy = share * (1 - error) + (1 - share) * 0.5
-    return Trust(error, share, positive, negative, ratings, accuracy, max(0.0, 2 * accuracy - 1))
