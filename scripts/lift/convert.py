@@ -3,14 +3,16 @@
     python -m scripts.lift.convert esco OCCUPATIONS.csv OUT [--split]
     python -m scripts.lift.convert stackfaq FAQ.json OUT [--far CLINC.json] [--split]
     python -m scripts.lift.convert clinc CLINC.json OUT
+    python -m scripts.lift.convert wordnet /usr/share/wordnet OUT
     python -m scripts.lift.convert merge FOLDER,FOLDER,… OUT
 
 ESCO: a document is an occupation's description, without its titles; a query is an alternative
 title that no other occupation has. StackFAQ: a document is an answer; a query a rephrasing of
 its question. CLINC: a document is what ten requests of one intent look like; queries are the
-test requests. With --split the documents are several similar corpora: major groups of ISCO, or
-the products that the questions are about. --far takes CLINC's out-of-scope requests. `merge`
-puts judged folders together, each as corpora of its own; `staffing` stands for the built-in set.
+test requests. WordNet: a document is a gloss, a query a word of no other synset. With --split
+the documents are several similar corpora: major groups of ISCO, or the products that the
+questions are about. --far takes CLINC's out-of-scope requests. `merge` puts judged folders
+together, each as corpora of its own; `staffing` stands for the built-in set.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any
 
 from scripts.lift.judged import JudgedSet, JudgedSetError, load_set
 from scripts.lift.staffing import build_staffing_set
+from scripts.lift.wordnet import choose_needs, read_synsets
 
 MAJOR_GROUPS = {
     "0": "armed forces",
@@ -132,6 +135,25 @@ def convert_clinc(source: Path, out: Path) -> int:
     return len(queries)
 
 
+def convert_wordnet(source: Path, out: Path) -> int:
+    """WordNet's glosses and words as a judged folder; gives how many queries."""
+    try:
+        needs, others = choose_needs(read_synsets(source))
+    except ValueError as error:
+        raise JudgedSetError(str(error)) from error
+    documents: list[Record] = [
+        {"_id": each.id, "text": f"{each.gloss[:1].upper()}{each.gloss[1:]}."}
+        for each in sorted([*needs, *others], key=lambda each: each.id)
+    ]
+    queries: list[Record] = []
+    for need in needs:
+        for word in need.words:
+            queries.append({"_id": f"q{len(queries)}", "text": word, "topic": need.id})
+    relevant = [(query["_id"], query["topic"]) for query in queries]
+    _write(out, "wordnet", documents, queries, relevant, [], None)
+    return len(queries)
+
+
 def merge_sets(sources: Sequence[JudgedSet], out: Path) -> int:
     """Several judged sets as one of several corpora; gives how many queries."""
     documents: list[Record] = []
@@ -205,7 +227,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("esco", "stackfaq", "clinc", "merge"))
+    parser.add_argument("kind", choices=("esco", "stackfaq", "clinc", "wordnet", "merge"))
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", action="store_true", help="several similar corpora")
@@ -218,6 +240,8 @@ def main() -> int:
             count = convert_stackfaq(found.source, found.out, far=found.far, split=found.split)
         elif found.kind == "clinc":
             count = convert_clinc(found.source, found.out)
+        elif found.kind == "wordnet":
+            count = convert_wordnet(found.source, found.out)
         else:
             names = str(found.source).split(",")
             sets = [build_staffing_set() if n == "staffing" else load_set(Path(n)) for n in names]
