@@ -48,3 +48,13 @@ def test_a_time_of_nothing_and_a_text_that_is_no_text_are_taken() -> None:
     known = Expectation()
     known.note("\udcff", 0.0)
     assert known.expect("\udcff") == pytest.approx(0.001)
+
+
+def test_what_was_broken_off_early_is_not_taken_for_brief() -> None:
+    known = Expectation()
+    known.note("q", 0.1, finished=False)
+    assert known.expect("q") is None
+    known.note("q", LONG_S, finished=False)
+    assert known.expect("q") == pytest.approx(LONG_S)
+    known.note("q", 0.1, finished=False)
+    assert known.expect("q") == pytest.approx(LONG_S)

@@ -37,8 +37,15 @@ class Expectation:
         mean = self._means.get(_digest(sql))
         return None if mean is None else math.exp(mean)
 
-    def note(self, sql: str, seconds: float) -> None:
-        """Remembers what a query took."""
+    def note(self, sql: str, seconds: float, *, finished: bool = True) -> None:
+        """Remembers what a query took.
+
+        Args:
+            finished: whether it came to its end. One that was broken off only tells that it is
+                long, if it was: how little it took says nothing.
+        """
+        if not finished and seconds < LONG_S:
+            return
         key, newest = _digest(sql), math.log(max(seconds, _LEAST_S))
         before = self._means.pop(key, newest)
         self._means[key] = before + _NEWEST * (newest - before)

@@ -185,7 +185,7 @@ class WorkerPool:
         except asyncio.CancelledError:
             if given.done() and not given.cancelled() and given.exception() is None:
                 worker = given.result()
-                self._end(worker)
+                self._end(worker, finished=False)
                 worker.let_go()
                 self._offer(worker)  # it came in the same moment; pass it on
             raise
@@ -200,7 +200,7 @@ class WorkerPool:
             finished: its query has ended in END or ERROR. A worker in the middle of one is
                 killed: no engine can be trusted to stop at once.
         """
-        self._end(worker)
+        self._end(worker, finished=finished)
         # The caller's hold goes over to what is begun here.
         if finished:
             self._keep(self._await_ready(worker, _RENEW_S))
@@ -299,11 +299,11 @@ class WorkerPool:
         self._manners.start(worker, now, self._expectation.expect(sql) or 0.0)
         self._weigh()
 
-    def _end(self, worker: WorkerProcess) -> None:
+    def _end(self, worker: WorkerProcess, *, finished: bool) -> None:
         run = self._runs.pop(worker)
         now = asyncio.get_running_loop().time()
         self._waiting.finish(run.turn, now - run.since)
-        self._expectation.note(run.sql, self._manners.read_own_s(worker, now))
+        self._expectation.note(run.sql, self._manners.read_own_s(worker, now), finished=finished)
         for step in self._manners.finish(worker, now):
             self._move(worker, step)
         self._hand_out()
