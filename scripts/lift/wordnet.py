@@ -1,8 +1,8 @@
 """WordNet's database files as documents and queries: a judged set that nothing was tuned on.
 
 A document is what a synset's gloss says it means; a query is one of its words that stands in
-no other synset. Words that only differ in their endings, spelling or order count once, names
-are left out, and a need has four words at least. Every system with Debian's package
+no other synset. Words that only differ in their endings or order count once, synsets with
+names are left out, and a need has four words at least. Every system with Debian's package
 `wordnet-base` has the files (format: wndb(5WN)).
 """
 
