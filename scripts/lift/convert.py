@@ -4,15 +4,17 @@
     python -m scripts.lift.convert stackfaq FAQ.json OUT [--far CLINC.json] [--split]
     python -m scripts.lift.convert clinc CLINC.json OUT
     python -m scripts.lift.convert wordnet /usr/share/wordnet OUT
+    python -m scripts.lift.convert icd10cm TABULAR.xml OUT
     python -m scripts.lift.convert merge FOLDER,FOLDER,… OUT
 
 ESCO: a document is an occupation's description, without its titles; a query is an alternative
 title that no other occupation has. StackFAQ: a document is an answer; a query a rephrasing of
 its question. CLINC: a document is what ten requests of one intent look like; queries are the
-test requests. WordNet: a document is a gloss, a query a word of no other synset. With --split
-the documents are several similar corpora: major groups of ISCO, or the products that the
-questions are about. --far takes CLINC's out-of-scope requests. `merge` puts judged folders
-together, each as corpora of its own; `staffing` stands for the built-in set.
+test requests. WordNet: a document is a gloss, a query a word of no other synset. ICD-10-CM: a
+document is a diagnosis, a query another name of it. With --split the documents are several
+similar corpora: major groups of ISCO, or the products that the questions are about. --far takes
+CLINC's out-of-scope requests. `merge` puts judged folders together, each as corpora of its own;
+`staffing` stands for the built-in set.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.lift import icd, wordnet
 from scripts.lift.judged import JudgedSet, JudgedSetError, load_set
 from scripts.lift.staffing import build_staffing_set
-from scripts.lift.wordnet import choose_needs, read_synsets
 
 MAJOR_GROUPS = {
     "0": "armed forces",
@@ -138,7 +140,7 @@ def convert_clinc(source: Path, out: Path) -> int:
 def convert_wordnet(source: Path, out: Path) -> int:
     """WordNet's glosses and words as a judged folder; gives how many queries."""
     try:
-        needs, others = choose_needs(read_synsets(source))
+        needs, others = wordnet.choose_needs(wordnet.read_synsets(source))
     except ValueError as error:
         raise JudgedSetError(str(error)) from error
     documents: list[Record] = [
@@ -151,6 +153,23 @@ def convert_wordnet(source: Path, out: Path) -> int:
             queries.append({"_id": f"q{len(queries)}", "text": word, "topic": need.id})
     relevant = [(query["_id"], query["topic"]) for query in queries]
     _write(out, "wordnet", documents, queries, relevant, [], None)
+    return len(queries)
+
+
+def convert_icd(source: Path, out: Path) -> int:
+    """ICD-10-CM's codes and inclusion terms as a judged folder; gives how many queries."""
+    try:
+        needs, others = icd.choose_needs(icd.read_codes(source))
+    except ValueError as error:
+        raise JudgedSetError(str(error)) from error
+    codes = sorted([*needs, *others], key=lambda code: code.id)
+    documents: list[Record] = [{"_id": code.id, "text": f"{code.text}."} for code in codes]
+    queries: list[Record] = []
+    for need in needs:
+        for term in need.terms:
+            queries.append({"_id": f"q{len(queries)}", "text": term, "topic": need.id})
+    relevant = [(query["_id"], query["topic"]) for query in queries]
+    _write(out, "icd10cm", documents, queries, relevant, [], None)
     return len(queries)
 
 
@@ -227,7 +246,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kind", choices=("esco", "stackfaq", "clinc", "wordnet", "merge"))
+    parser.add_argument(
+        "kind", choices=("esco", "stackfaq", "clinc", "wordnet", "icd10cm", "merge")
+    )
     parser.add_argument("source", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", action="store_true", help="several similar corpora")
@@ -242,6 +263,8 @@ def main() -> int:
             count = convert_clinc(found.source, found.out)
         elif found.kind == "wordnet":
             count = convert_wordnet(found.source, found.out)
+        elif found.kind == "icd10cm":
+            count = convert_icd(found.source, found.out)
         else:
             names = str(found.source).split(",")
             sets = [build_staffing_set() if n == "staffing" else load_set(Path(n)) for n in names]
