@@ -37,13 +37,19 @@ class ErringJudge:
 
 @dataclass(frozen=True, slots=True)
 class ListMixer:
-    """Rates honestly and then mixes up which document of the list each rating is for."""
+    """Rates honestly and then mixes up which document of the list each rating is for.
+
+    A list whose ratings are all alike stays as true as it was however they are mixed: where
+    none of ten is right, that is worth knowing. It is no placebo, and is not rated at all.
+    """
 
     dice: random.Random
 
     def __call__(self, shown: Sequence[Ref], relevant: Mapping[str, float]) -> Ratings:
         ratings = judge_honestly(shown, relevant)
         values = [rating for _, rating in ratings]
+        if len(set(values)) < 2:
+            return []
         self.dice.shuffle(values)
         return [(ref, value) for (ref, _), value in zip(ratings, values, strict=True)]
 

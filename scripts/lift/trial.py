@@ -289,7 +289,8 @@ class Trial:
         for topic in sorted(self.plan.recorded if topics is None else topics):
             query = self.plan.recorded[topic][turn]
             ratings = judge(self.shown[query.id].refs[:10], self.judged.relevant[query.id])
-            self.edge.record(query.text, ratings, source=source, run=run)
+            if ratings:
+                self.edge.record(query.text, ratings, source=source, run=run)
 
     def _measure(
         self,

@@ -62,7 +62,10 @@ def test_judges_err_as_they_are_told_to() -> None:
         -rating for _, rating in honest
     ]
     mixed = ListMixer(random.Random(1))(SHOWN, relevant)
-    assert sorted(r for _, r in mixed) == sorted(r for _, r in honest)
+    assert sorted(r for _, r in mixed) == sorted(r for _, r in judge_honestly(SHOWN, relevant))
+    assert mixed != judge_honestly(SHOWN, relevant)
+    # Blame of all ten is as true mixed as it was.
+    assert ListMixer(random.Random(1))(SHOWN, {}) == []
     swapped = CorpusMixer(SHOWN, random.Random(1))(SHOWN, relevant)
     assert {ref for ref, _ in swapped} == set(SHOWN)
     assert swapped != honest
