@@ -9,9 +9,9 @@ import pytest
 
 from services.matrixd.core.cold import ColdList
 from services.matrixd.core.playbook import Episode, Playbook, Rating
-from services.matrixd.core.playbook.identity import Near, measure_need
+from services.matrixd.core.playbook.identity import Near, make_question, measure_need
 from services.matrixd.core.playbook.needs import weigh_evidence, weigh_pairs
-from services.matrixd.core.playbook.notes import Note, make_note, make_profile
+from services.matrixd.core.playbook.notes import Note, make_note
 from services.matrixd.core.playbook.spreading import trust_words
 from services.matrixd.core.playbook.strictness import GRID, choose_strictness
 from services.matrixd.core.playbook.trust import Tally, Trust, estimate_trust
@@ -66,24 +66,45 @@ def test_nearer_queries_are_likelier_of_one_need(world: World) -> None:
     assert pair_odds(one, near, trust) > 0 > pair_odds(one, far, trust)
 
 
+def measure(asked: Note, cold: ColdList) -> float:
+    """The logit of the need of one note for a query where that note lies, in other words."""
+    question = make_question(asked.profile, "other words", cold)
+    trust = trust_of(0.01)
+    need = weigh_evidence((0,), [asked], [trust])
+    return measure_need(question, need, Near([asked], [trust], np.array([1.0])), np.eye(1))
+
+
 def test_an_answer_that_its_own_queries_find_late_is_not_expected_early(world: World) -> None:
     vector = world.ask(4)
     cold = world.search(vector)
-    episode = world.episode(4, 1, world.ask(4))
     vectors = {ref: world.documents[ref[1]] for ref in cold.refs}
-    note = make_note(episode.with_vectors(vectors))
+    note = make_note(world.episode(4, 1, vector).with_vectors(vectors))
     assert note.documents
+    # Another query than the note's own, whose answers are found as late as for the query at hand.
     late = replace(note, profile=replace(note.profile, best=note.profile.best + 0.1))
-    profile = make_profile(np.asarray(vector, np.float64), cold)
+    question = make_question(note.profile, "other words", cold)
+    trust = trust_of(0.01)
+    need = weigh_evidence((0,), [note], [trust])
+    assert need.positives
 
-    def logit(asked: Note, trust: Trust) -> float:
-        cosines = np.array([float(asked.profile.vector @ profile.vector)])
-        need = weigh_evidence((0,), [asked], [trust])
-        assert need.positives
-        return measure_need(profile, need, Near([asked], [trust], cosines), np.eye(1))
+    def logit(asked: Note) -> float:
+        return measure_need(question, need, Near([asked], [trust], np.array([1.0])), np.eye(1))
 
-    assert logit(late, trust_of(0.01)) > logit(note, trust_of(0.01)) + 0.5
-    assert logit(late, trust_of(0.3)) == pytest.approx(logit(note, trust_of(0.3)), abs=0.1)
+    assert logit(late) > logit(note) + 0.5
+
+
+def test_words_of_what_a_need_blames_speak_against_it(world: World) -> None:
+    vector = world.ask(4)
+    cold = world.search(vector)
+    note = rate(world, vector, {0}, "note")
+    none = measure(note, with_words(cold, 30))
+    praised = measure(note, with_words(cold, 0))
+    blamed = measure(note, with_words(cold, 1))
+    assert praised > none + 1.0
+    assert blamed < none - 1.0
+    # What it blames counts as far as it is held wrong, and nothing where nothing is praised.
+    unknown = rate(world, vector, set(), "unknown")
+    assert measure(unknown, with_words(cold, 1)) == measure(unknown, with_words(cold, 30))
 
 
 def with_words(cold: ColdList, place: int) -> ColdList:
@@ -137,7 +158,12 @@ def test_words_say_nothing_where_something_helped_or_little_was_tried(world: Wor
 def test_what_careless_judges_would_lose_hardly_makes_strict() -> None:
     losses = np.full(len(GRID), 0.05)
     losses[-3:] = 0.0
-    plain = choose_strictness([])
-    assert choose_strictness([(losses, 1.0)] * 100) > plain
-    assert choose_strictness([(losses, 0.3)] * 100) == plain
+    plain = choose_strictness([], 120)
+    assert choose_strictness([(losses, 1.0)] * 100, 120) > plain
+    assert choose_strictness([(losses, 0.3)] * 100, 120) == plain
     assert estimate_trust(Tally()).clarity > 0.9
+
+
+def test_the_more_was_recorded_the_more_there_is_to_mistake() -> None:
+    found = [choose_strictness([], recorded) for recorded in (0, 60, 480, 10_000)]
+    assert found[0] < found[1] < found[2] == found[3] < GRID[-1]

@@ -24,8 +24,10 @@ def episodes(world: World) -> list[Episode]:
     return [world.episode(n % 20, n) for n in range(60)]
 
 
-def ask(world: World, playbook: Playbook, vector: np.ndarray, **how: bool) -> Reranked:
-    return playbook.rerank("q", vector, world.search(vector), **how)
+def ask(
+    world: World, playbook: Playbook, vector: np.ndarray, query: str = "q", **how: bool
+) -> Reranked:
+    return playbook.rerank(query, vector, world.search(vector), **how)
 
 
 def same(one: Reranked, other: Reranked) -> bool:
@@ -197,7 +199,7 @@ def test_run_after_run_what_was_blamed_makes_way_until_the_answer_is_found(world
     known = {("c", name): each for name, each in world.documents.items()}
 
     def judge(playbook: Playbook, number: int, *, counts: bool) -> Episode:
-        order = ask(world, playbook, vector).refs
+        order = ask(world, playbook, vector, "need 6").refs
         shown = find_shown(cold, order, order[:10]) if counts else ()
         ratings = tuple(Rating(*ref, 1 if ref == answer else -1) for ref in order[:10])
         kept = cold.keep(50, 10, shown)
@@ -212,9 +214,23 @@ def test_run_after_run_what_was_blamed_makes_way_until_the_answer_is_found(world
         for number in range(9):
             playbook = playbook.record(judge(playbook, number, counts=counts))
         found[counts] = playbook
-    assert ask(world, found[True], vector).refs[0] == answer
+    assert ask(world, found[True], vector, "need 6").refs[0] == answer
     # What the first twenty of the cold list are not told of stays out of reach.
-    assert answer not in ask(world, found[False], vector).refs[:10]
+    assert answer not in ask(world, found[False], vector, "need 6").refs[:10]
+
+
+def test_only_the_same_words_are_the_same_query_for_certain(world: World) -> None:
+    """However near: "complete" and "incomplete" are nearer than many a paraphrase."""
+    vector = world.ask(6)
+    cold = world.search(vector)
+    wrong = tuple(Rating(*ref, -1) for ref in cold.refs[:10])
+    blamed = Episode("b", 1, "Not Complete?", vector, cold.head(50), wrong, "judge")
+    others = [world.episode(20 + n % 20, 100 + n) for n in range(40)]
+    playbook = Playbook.build([*others, blamed])
+    again = ask(world, playbook, vector, "not  complete").notes[0]
+    other = ask(world, playbook, vector, "complete").notes[0]
+    assert again.episode_id == other.episode_id == "b"
+    assert again.probability > 0.99 > 0.95 > other.probability
 
 
 def test_only_what_search_showed_beyond_the_cold_list_is_found_shown(world: World) -> None:
@@ -327,7 +343,7 @@ def test_all_answers_may_change_and_their_judge_is_still_believed() -> None:
         playbook = playbook.record(replace(episode, query=f"need {need}, {number // 30}"))
     for run in range(3):
         for need, vector in enumerate(asked):
-            order = playbook.rerank("q", vector, cold[need]).refs
+            order = playbook.rerank(f"need {need}, 0", vector, cold[need]).refs
             ratings = tuple(
                 Rating(*ref, 1 if ref[1] == answers[need] else -1) for ref in order[:10]
             )
@@ -342,7 +358,7 @@ def test_all_answers_may_change_and_their_judge_is_still_believed() -> None:
             )
             playbook = playbook.record(made.with_vectors(known))
     first = [
-        playbook.rerank("q", vector, cold[need]).refs[0][1] == answers[need]
+        playbook.rerank(f"need {need}, 0", vector, cold[need]).refs[0][1] == answers[need]
         for need, vector in enumerate(asked)
     ]
     assert sum(first) >= 27

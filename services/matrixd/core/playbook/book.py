@@ -12,10 +12,16 @@ import numpy as np
 from services.matrixd.core.cold import ColdList, Floats, Ref
 from services.matrixd.core.playbook.episodes import Episode, Vector
 from services.matrixd.core.playbook.fusion import mix_scores, order_scores
-from services.matrixd.core.playbook.identity import Near, consider
+from services.matrixd.core.playbook.identity import Near, consider, make_question
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
 from services.matrixd.core.playbook.needs import COMMON
-from services.matrixd.core.playbook.notes import Note, make_note, make_profile, name_question
+from services.matrixd.core.playbook.notes import (
+    Note,
+    make_note,
+    make_profile,
+    name_question,
+    read_wording,
+)
 from services.matrixd.core.playbook.routing import (
     Router,
     choose_lessons,
@@ -81,7 +87,7 @@ class Playbook:
     def strictness(self) -> float:
         """How much must speak for a need before it is used; worked out at the first call."""
         if self._strictness is None:
-            self._strictness = choose_strictness(self._measure_sample())
+            self._strictness = choose_strictness(self._measure_sample(), len(self._notes))
         return self._strictness
 
     @property
@@ -154,7 +160,8 @@ class Playbook:
         routing = self.router.shift(query, profile.vector, cold)
         routed = shift_corpora(cold, routing) if routing else cold
         near = self._gather(places_near, cosines)
-        considered = consider(profile, near, self._usual)
+        question = make_question(profile, read_wording(query), cold)
+        considered = consider(question, near, self._usual)
         probabilities = considered.weigh(self.strictness)
         places = {ref: at for at, ref in enumerate(routed.refs)}
         clarity = _mean_clarity(near)
@@ -266,7 +273,8 @@ class Playbook:
         places, cosines = self._index.nearest(note.episode.vector, without=own, below=TWIN)
         near = self._gather(places, cosines)
         reach = float(cosines[-1]) if len(places) == self._index.most else LEAST_COSINE
-        considered = consider(note.profile, near, EVERYTHING_IS_USUAL)
+        question = make_question(note.profile, note.wording, note.episode.cold)
+        considered = consider(question, near, EVERYTHING_IS_USUAL)
         losses = measure_losses(note, believed, considered, _mean_clarity(near))
         return _Masked(note.profile.vector, reach, losses)
 

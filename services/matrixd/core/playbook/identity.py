@@ -2,9 +2,10 @@
 
 A multinomial logistic over the needs near a query and the chance that it is none of them.
 What tells them apart is not how near a query is to a note, but how near for that part of the
-corpus: in a crowded one, unlike needs lie close together. Its weights were fitted on pairs of
-queries of three public collections; fitted on any two they do as well on the third
-(reports/reality-tests/RECORD.md). How strict to be is found in the notes themselves.
+corpus: in a crowded one, unlike needs lie close together; and whose answer the query's words
+are. Its weights were fitted on pairs of queries of three public collections; fitted on others
+they do as well (reports/reality-tests/RECORD.md). How strict to be is found in the notes
+themselves.
 """
 
 from __future__ import annotations
@@ -23,24 +24,35 @@ from services.matrixd.core.playbook.trust import Trust
 
 # Weights of: mean cosine to the need's queries; that less the mean among themselves; cosine to
 # the nearest of them less its own crowd; whether it knows a positive; cosine to its nearest
-# positive less that to the nearest document of all; the same for the need's own queries; one.
-HONEST = np.array([7.11, 4.62, 12.34, 1.11, 33.35, -17.43, -5.35])
-# Where judges err, slips stand among the positives, near the need's own queries by their nature:
-# how late those find them tells nothing.
-ERRING = np.array([6.45, 3.13, 10.7, -1.1, 29.0, 0.0, -2.2])
-# Power of 1 less twice the judges' error by which the former count.
-HONESTY = 4
+# positive less that to the nearest document of all; the same for the need's own queries; one;
+# how much more of the query's words its best positive has than the best of what it blames.
+WEIGHTS = np.array([5.8, 2.8, 8.0, -0.3, 15.0, -7.1, -2.9, 2.0])
 # In place of the mean among themselves, where there is only one query.
 TYPICAL = 0.65
 # In place of the nearest positive, where there is none.
 NO_ANSWER = -0.2
-# The same query again, and how sure that makes.
+# The same words again, as near as that, and how sure that makes.
 REPEATED = 0.98
 CERTAIN = 6.0
 # Off the domain that was recorded, only queries so near activate a need.
 OFF_DOMAIN = 0.75
 # Less probable needs are not used.
 LEAST = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A query that is held against the notes.
+
+    Attributes:
+        profile: where it lies.
+        wording: its words.
+        words: the BM25 of its candidates as shares of the best one's.
+    """
+
+    profile: Profile
+    wording: str
+    words: Mapping[Ref, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +94,21 @@ class Considered:
         return np.where(probability >= LEAST, probability, 0.0)
 
 
-def consider(profile: Profile, near: Near, usual: float) -> Considered:
+def make_question(profile: Profile, wording: str, cold: ColdList) -> Question:
+    """The question of a query with this cold list."""
+    best = float(cold.bm25.max()) if cold.refs else 0.0
+    if best <= 0:
+        return Question(profile, wording, {})
+    return Question(
+        profile, wording, dict(zip(cold.refs, (cold.bm25 / best).tolist(), strict=True))
+    )
+
+
+def consider(question: Question, near: Near, usual: float) -> Considered:
     """The needs near a query.
 
     Args:
-        profile: the query.
+        question: the query.
         near: the notes near it.
         usual: how near a document at least is to nearly all recorded queries.
     """
@@ -98,17 +120,20 @@ def consider(profile: Profile, near: Near, usual: float) -> Considered:
     needs = tuple(weigh_evidence(group, near.notes, near.trusts) for group in groups)
     logits: list[float] = []
     for need in needs:
-        logit = measure_need(profile, need, near, between)
+        logit = measure_need(question, need, near, between)
         nearest = float(near.cosines[list(need.members)].max())
-        if profile.best < usual and nearest < OFF_DOMAIN:
+        if question.profile.best < usual and nearest < OFF_DOMAIN:
             logit = -math.inf
         logits.append(logit)
-    nearest_of = [float(near.cosines[list(need.members)].max()) for need in needs]
-    repeated = np.array([cosine >= REPEATED for cosine in nearest_of])
+    again = [
+        note.wording == question.wording and float(cosine) >= REPEATED
+        for note, cosine in zip(near.notes, near.cosines, strict=True)
+    ]
+    repeated = np.array([any(again[at] for at in need.members) for need in needs])
     return Considered(needs, near.notes, np.array(logits), repeated)
 
 
-def measure_need(profile: Profile, need: Need, near: Near, between: Floats) -> float:
+def measure_need(question: Question, need: Need, near: Near, between: Floats) -> float:
     """The logit of a need: how much speaks for it being the query's own."""
     members = list(need.members)
     cosines = near.cosines[members]
@@ -120,7 +145,7 @@ def measure_need(profile: Profile, need: Need, near: Near, between: Floats) -> f
     else:
         among = TYPICAL
     crowd = near.notes[members[nearest]].profile.crowd
-    answer, own = _compare_answers(profile, need, near)
+    answer, own = _compare_answers(question.profile, need, near)
     told = np.array(
         [
             mean,
@@ -130,11 +155,22 @@ def measure_need(profile: Profile, need: Need, near: Near, between: Floats) -> f
             answer,
             own,
             1.0,
+            _compare_words(question.words, need),
         ]
     )
-    error = sum(near.trusts[at].error for at in members) / len(members)
-    honest = (1 - 2 * error) ** HONESTY
-    return float((told * (honest * HONEST + (1 - honest) * ERRING)).sum())
+    return float((told * WEIGHTS).sum())
+
+
+def _compare_words(words: Mapping[Ref, float], need: Need) -> float:
+    """How much more of the query's words the best positive has than the best of what is blamed.
+
+    Needs that differ in one word ("complete", "incomplete") lie close together; what one blames
+    is what the other wants, and the word that differs stands there.
+    """
+    blamed = [words[ref] for ref, odds in need.evidence.items() if odds < 0 and ref in words]
+    if not blamed or not need.positives:
+        return 0.0
+    return max(words.get(ref, 0.0) for ref in need.positives) - max(blamed)
 
 
 def _is_all_blame(votes: Iterable[Iterable[tuple[int, float]]]) -> bool:

@@ -1,9 +1,9 @@
 """Notes near a query, put together into needs, and each need's evidence.
 
 Two notes are of one need when their queries are alike and half of the pairs between their
-groups believe in the same documents (average link: single link would chain needs that merely
-touch). Only the notes near the query at hand are grouped, so that nothing depends on notes
-far away, and a retired one leaves no trace.
+groups have the same words or believe in the same documents (average link: single link would
+chain needs that merely touch). Only the notes near the query at hand are grouped, so that
+nothing depends on notes far away, and a retired one leaves no trace.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from services.matrixd.core.cold import Floats, Ref
 from services.matrixd.core.playbook.notes import Note, name_question, to_logit
 from services.matrixd.core.playbook.trust import Trust
 
-# Mean cosine from which groups may be one need, and from which two queries are the same one.
+# Mean cosine from which groups may be one need.
 ALIKE = 0.5
-SAME = 0.98
 LINKED = 0.5
 # Part of the fewer documents that two notes must both believe in: needs whose answers merely
 # overlap are not one.
@@ -70,7 +69,10 @@ def group_notes(
     least = COMMON * np.minimum(sizes[:, None], sizes)
     agreed = (common > 0) & (common >= least)
     likely = weigh_pairs(notes, trusts, between) >= LIKELY
-    shared = ((between >= SAME) | agreed | likely).astype(np.float64)
+    # Nearness alone would not do: what differs in one word may be nearer than what differs in none.
+    wordings = np.array([note.wording for note in notes])
+    same = wordings[:, None] == wordings
+    shared = (same | agreed | likely).astype(np.float64)
     np.fill_diagonal(shared, 0.0)
     groups: list[tuple[int, ...]] = []
     for component in _components((shared > 0) & (between >= ALIKE), count):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ SEEN, SEEN_OF_CORPUS = 20, 10
 CROWD = 10
 # A note holds a document relevant from this probability on.
 BELIEVED = 0.3
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Note:
     Attributes:
         episode: what it stands for.
         profile: its query.
+        wording: the words of its query.
         votes: rated documents that count: +1 or -1, and the logit of their p0.
         documents: unit vectors of those rated above 0, in double precision.
         digest: of its episode's id, an order that has nothing to do with when it came.
@@ -62,6 +65,7 @@ class Note:
 
     episode: Episode
     profile: Profile
+    wording: str
     votes: Mapping[Ref, tuple[int, float]]
     documents: Mapping[Ref, Floats]
     digest: str
@@ -115,10 +119,16 @@ def make_note(episode: Episode) -> Note:
     return Note(
         episode,
         make_profile(vector, episode.cold),
+        read_wording(episode.query),
         dict(sorted(votes.items())),
         documents,
         digest(episode.id),
     )
+
+
+def read_wording(query: str) -> str:
+    """The words of a query: the same for queries that differ in case, marks or spaces alone."""
+    return " ".join(_WORD.findall(query.casefold())) or query.strip()
 
 
 def name_question(episode: Episode) -> tuple[str, str]:
