@@ -87,7 +87,7 @@ class Playbook:
     def strictness(self) -> float:
         """How much must speak for a need before it is used; worked out at the first call."""
         if self._strictness is None:
-            self._strictness = choose_strictness(self._measure_sample(), len(self._notes))
+            self._strictness = choose_strictness(self._measure_sample())
         return self._strictness
 
     @property

@@ -22,16 +22,13 @@ GRID = np.arange(0.25, 3.51, 0.25)
 SAMPLE = 200
 # Mean nDCG@10 that an unseen query may lose.
 BEARABLE = 0.004
-# What is expected before notes tell: the loss halves with each step of ln 2 / DECAY, and the
-# more was recorded, the more there is to mistake a query for (measured from 60 to 480 notes).
-# It counts as much as so many notes, because what few notes tell is mostly chance.
-EXPECTED = 0.009
+# What is expected before notes tell: the loss halves with each step of ln 2 / DECAY. It counts
+# as much as so many notes, because what few notes tell is mostly chance.
+EXPECTED = 0.008
 DECAY = 0.7
-GROWTH = 0.35
-USUAL_NOTES, MOST_NOTES = 240, 480
-EXPECTED_NOTES = 400
+EXPECTED_NOTES = 200
 # Power of a source's clarity by which its notes count.
-CARELESS = 4
+CARELESS = 8
 DEPTH = 10
 
 
@@ -56,16 +53,14 @@ def measure_losses(
     return losses
 
 
-def choose_strictness(losses: Sequence[tuple[Floats, float]], recorded: int) -> float:
+def choose_strictness(losses: Sequence[tuple[Floats, float]]) -> float:
     """The least strictness whose expected cost is bearable.
 
     Args:
         losses: of each note, and the clarity of its source. What a careless source praised is
             often wrong, and losing it no loss: such notes count for little.
-        recorded: how many notes there are.
     """
-    growth = (min(recorded, MOST_NOTES) / USUAL_NOTES) ** GROWTH
-    total = EXPECTED_NOTES * EXPECTED * growth * np.exp(-DECAY * GRID)
+    total = EXPECTED_NOTES * EXPECTED * np.exp(-DECAY * GRID)
     notes = float(EXPECTED_NOTES)
     for each, clarity in losses:
         weight = clarity**CARELESS
