@@ -220,7 +220,16 @@ async def test_lists_newest_first_page_by_page(w: World) -> None:
     even = await w.get(f"{TRACES}?tag=even&status=live")
     assert [t["id"] for t in even["traces"]] == ["t0", "t6", "t4", "t2"]
     await w.get(f"{TRACES}?cursor=x", 400)
+    assert "cursor" in (await w.get(f"{TRACES}?cursor={'9' * 5000}.t0", 400))["error"]["message"]
     await w.get(f"{TRACES}?limit=0", 400)
+
+
+async def test_an_id_that_is_taken_is_told_what_can_be_done_with_it(w: World) -> None:
+    await w.add("one", id="a")
+    assert "PUT it" in (await w.add("two", 409, id="a"))["error"]["message"]
+    await w.post(f"{TRACES}/a/retire", {})
+    said = (await w.add("two", 409, id="a"))["error"]["message"]
+    assert ("retired" in said, "PUT" in said) == (True, False), said
 
 
 async def test_a_batch_is_checked_whole_and_answers_in_order(w: World) -> None:

@@ -133,6 +133,11 @@ def test_any_if_match_is_read_or_refused(header: str) -> None:
         assert all(version >= 0 for version in read_if_match(header, 3))
 
 
+def test_an_if_match_of_thousands_of_digits_is_refused() -> None:
+    with pytest.raises(Invalid, match="ETag"):
+        read_if_match(f'"{"9" * 5000}"', 3)
+
+
 def test_applying_a_record_twice_changes_nothing() -> None:
     state = State(10)
     records: list[tuple[int, Any]] = [

@@ -12,6 +12,9 @@ from typing import Literal, NamedTuple
 
 from shared.errors import Conflict, Invalid, NotFound, PreconditionFailed
 
+# Of a number that a caller writes as text; int() refuses thousands of them.
+MAX_DIGITS = 20
+
 Surface = Literal["pathway", "mem0"]
 Status = Literal["live", "superseded", "retired"]
 
@@ -129,12 +132,14 @@ def read_if_match(header: str, current: int) -> set[int]:
     found: set[int] = set()
     for part in header.split(","):
         tag = part.strip()
-        if len(tag) < 3 or tag[0] != '"' or tag[-1] != '"' or not tag[1:-1].isdecimal():
+        inside = tag[1:-1]
+        quoted = len(tag) >= 3 and tag[0] == tag[-1] == '"'
+        if not quoted or not inside.isdecimal() or len(inside) > MAX_DIGITS:
             raise Invalid(
                 'If-Match takes the ETag of a trace, which is its version in quotes: "3".',
                 details={"if_match": header[:200]},
             )
-        found.add(int(tag[1:-1]))
+        found.add(int(inside))
     return found
 
 
@@ -156,8 +161,10 @@ def check_new_id(trace_id: str, predecessor: Trace | None, lookup: Lookup) -> No
                 "cycle. Leave the id out, or choose a new one.",
                 details={"cycle": cycle},
             )
+    do = "PUT it to update it, or choose" if taken.status == "live" else "Choose"
+    said = "" if taken.status == "live" else f", {taken.status}"
     raise Conflict(
-        f"There is a trace {trace_id} already. PUT it to update it, or choose another id.",
+        f"There is a trace {trace_id} already{said}. {do} another id.",
         details={"id": trace_id, "status": taken.status, "version": taken.version},
     )
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from services.pathwayd.core.drafts import check_model
 from services.pathwayd.core.fields import resolve_field
-from services.pathwayd.core.traces import Trace, find_trace, format_time, walk_back
+from services.pathwayd.core.traces import (
+    MAX_DIGITS,
+    Trace,
+    find_trace,
+    format_time,
+    walk_back,
+)
 from services.pathwayd.store.answers import load_content, show_trace
 from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
@@ -117,14 +123,18 @@ class Reading:
             yield from newest
             return
         number, dot, last = cursor.partition(".")
-        if not dot or not number.isdecimal():
+        if not dot or not number.isdecimal() or len(number) > MAX_DIGITS:
             raise Invalid("cursor: take it from the answer before, as it is.")
-        seq, passed = int(number), False
-        for trace in newest:
-            if trace.seq == seq and not passed:
-                passed = trace.id == last
-            elif trace.seq <= seq:
-                yield trace
+        seq = int(number)
+        shown = traces.get(last)
+        if shown is not None and shown.seq == seq:
+            # One that has not changed since stands where it stood, and so does all behind it.
+            for trace in newest:
+                if trace.id == last:
+                    break
+            yield from newest
+        else:
+            yield from (trace for trace in newest if trace.seq <= seq)
 
     async def history(self, trace_id: str, limit: int) -> wire.History:
         """A trace's past through what it supersedes, newest first."""
