@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.pathwayd.core.records import Vector, Write
 from shared.clients.pathwayd import PathwaydClient
 from shared.errors import Conflict, NotFound
 from shared.wire.pathwayd import PathwaySearch, TraceAdd, TraceRevise, TraceUpdate
@@ -221,6 +222,41 @@ async def test_vectors_of_the_callers_own(w: World) -> None:
     assert (await w.post("/pathway/traces", other, 409))["error"]["details"]["model"] == model
     short = {"content": 1, "vector": [1.0] * 3}
     assert (await w.post("/pathway/traces", short, 400))["error"]["details"]["dim"] == 256
+
+
+async def test_the_first_vector_does_not_decide_how_long_vectors_are(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    async with embedd_running(config) as switch, pathwayd(config, switch) as w:
+        short = {"content": "first", "vector": [1, 2, 3]}
+        said = (await w.post("/pathway/traces", short, 400))["error"]
+        assert said["details"]["dim"] == 256
+        both = {"traces": [{"content": "a", "vector": [1.0] * 256}, short]}
+        await w.post("/pathway/traces/batch", both, 400)
+        assert (await w.client.post("/pathway/search", json={"vector": [1, 2]})).status_code == 400
+        assert (await w.get("/pathway/stats"))["live"] == 0
+
+
+async def test_vectors_of_a_length_that_the_model_has_not_are_made_anew(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    async with embedd_running(config) as switch:
+        async with pathwayd(config, switch) as w:
+            model, _ = await w.app.state.parts.embedder.find_space()
+            for n in range(3):
+                content = f'{{"task":"story {n}"}}'.encode()
+                vector = Vector(model, np.ones(3, "<f4").tobytes())
+                write = Write(
+                    f"s{n}", n, "pathway", 1, content, b"", (), None, n, None, None, vector
+                )
+                await w.app.state.parts.ledger.commit([write])
+            found = await w.search("story 2", mode="semantic")
+            await w.until_embedded()
+            found = await w.search("story 2", mode="semantic")
+            assert (found["hits"][0]["id"], found["semantic"]["status"]) == ("s2", "ok")
+        async with pathwayd(config, switch) as w:
+            sent = w.embedd.texts
+            found = await w.search("story 1", mode="semantic")
+            assert (found["hits"][0]["id"], found["semantic"]["status"]) == ("s1", "ok")
+            assert w.embedd.texts == sent + 1, "the log holds them now"
 
 
 async def test_a_text_of_ones_own_is_what_is_searched(w: World) -> None:

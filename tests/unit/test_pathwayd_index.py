@@ -265,6 +265,20 @@ def test_vectors_of_another_length_are_left_out_and_counted() -> None:
     memory.apply(1, write("a", 1, "oak", vector=Vector("m", b"\0\0\x80?" * 8)))
     memory.apply(2, write("b", 1, "elm", vector=Vector("m", b"\0\0\x80?" * 4)))
     memory.apply(3, Vectors("m", 4, (("b", 1),), b"\0\0\x80?" * 4))
-    assert memory.misfits == 2
-    assert memory.index.has_vector("a", "m")
-    assert memory.index.list_unembedded("m") == ["b"]
+    assert memory.misfits == 2, "what a caller brought gives way to what the model made"
+    assert memory.index.has_vector("b", "m")
+    assert memory.index.list_unembedded("m") == ["a"]
+
+
+def test_a_space_that_was_let_go_of_does_not_come_back() -> None:
+    memory = Memory(10, 1000)
+    memory.apply(1, write("a", 1, "oak", vector=Vector("m", b"\0\0\x80?" * 8)))
+    memory.apply(2, write("b", 1, "elm"))
+    taken = settling.begin(memory)
+    frozen = taken.merge()
+    memory.apply(3, Vectors("m", 4, (("b", 1),), b"\0\0\x80?" * 4))
+    memory.index.postings.replace(frozen, taken.parts)
+    packed = settling.pack_taken(taken, frozen)
+    settling.catch_up(memory, settling.make_index(memory, packed), taken, packed)
+    assert memory.index.spaces["m"].dim == 4
+    assert memory.index.list_unembedded("m") == ["a"]

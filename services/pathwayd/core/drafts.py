@@ -105,6 +105,20 @@ def check_model(given: str | None, model: str) -> None:
         )
 
 
+def check_length(given: int, model: str, dim: int) -> None:
+    """Passes when a caller's vector is as long as those of the model.
+
+    Raises:
+        Invalid: it is not.
+    """
+    if given != dim:
+        raise Invalid(
+            f"vector: {given} numbers; those of {model} have {dim}. "
+            "Leave the vector out to have the text embedded.",
+            details={"model": model, "dim": dim},
+        )
+
+
 def to_write(
     draft: Draft,
     name: str,

@@ -19,7 +19,7 @@ from services.pathwayd.core.records import Vectors
 from services.pathwayd.store.ledger import Ledger
 from shared.clients.embedd import EmbeddClient
 from shared.errors import Invalid, LakehouseError, Timeout, TooLarge, Unprocessable
-from shared.wire.embedd import EmbedModels, EmbedResponse
+from shared.wire.embedd import EmbedModel, EmbedModels, EmbedResponse
 from shared.wire.pathwayd import SemanticState
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Embedder:
         self._client = client
         # What embedd says the model is; None until it was asked.
         self._model: str | None = None
+        # How many numbers its vectors have; None until embedd said so.
+        self._dim: int | None = None
         self._pending: dict[str, None] = {}
         self._waiters: dict[str, list[asyncio.Future[None]]] = {}
         self._wake = asyncio.Event()
@@ -79,16 +81,24 @@ class Embedder:
         memory = self._ledger.memory
         return self._model or (memory.model if memory else None)
 
-    async def find_model(self) -> str:
-        """The model in use.
+    async def find_space(self) -> tuple[str, int]:
+        """The model in use, and how many numbers its vectors have.
 
         Raises:
             Unavailable: embedd cannot be asked, and no trace has a vector yet.
         """
-        if self.model is None:
+        memory, model = self._ledger.memory, self.model
+        space = memory.index.spaces.get(model) if memory and model else None
+        if model is not None and space is not None:
+            return model, space.dim
+        if self._model is None or self._dim is None:
             await self._resolve()
-        assert self.model is not None
-        return self.model
+        if self._model is None or self._dim is None:
+            # Only the model itself knows: it is asked for a vector.
+            answer = await self._client.embed(["probe"], self._section.model or None)
+            self._note_model(answer.model, answer.dim)
+            return answer.model, answer.dim
+        return self._model, self._dim
 
     def describe(self) -> SemanticState:
         """How many traces meaning finds now."""
@@ -118,7 +128,7 @@ class Embedder:
         except (TimeoutError, Timeout):
             self._silent_until = time.monotonic() + _SILENT_S
             raise Timeout("embedd did not answer in time.") from None
-        self._note_model(answer.model)
+        self._note_model(answer.model, answer.dim)
         if self.failure is not None:
             # It is back: whoever waits need not wait any longer.
             self._wake.set()
@@ -178,19 +188,29 @@ class Embedder:
 
     async def _resolve(self) -> None:
         """Finds out what the configured name means, without a model being loaded for it."""
-        found = find_model_id(await self._client.list_models(), self._section.model)
-        if found is None:
-            found = (await self._client.embed(["probe"], self._section.model or None)).model
-        self._note_model(found)
-
-    def _note_model(self, model: str) -> None:
-        memory = self._ledger.memory
-        if model == self._model:
+        found = find_listed(await self._client.list_models(), self._section.model)
+        if found is not None:
+            self._note_model(found.id, found.dim)
             return
+        answer = await self._client.embed(["probe"], self._section.model or None)
+        self._note_model(answer.model, answer.dim)
+
+    def _note_model(self, model: str, dim: int | None) -> None:
+        """Takes what embedd says of its model: its id, and the length of its vectors if known."""
+        memory = self._ledger.memory
         before = self._model or (memory.model if memory else None)
-        self._model = model
-        if memory is not None and before != model:
-            if before is not None:
+        if model != self._model:
+            self._model, self._dim = model, None
+        self._dim = dim or self._dim
+        if memory is None:
+            return
+        space = memory.index.spaces.get(model)
+        foreign = space is not None and dim is not None and space.dim != dim
+        if foreign:
+            logger.warning("Vectors kept for %s are not of its length; it makes them anew", model)
+            memory.index.drop_space(model)
+        if foreign or before != model:
+            if before not in (None, model):
                 logger.warning("The model is now %s; traces are embedded again", model)
             self.refused.clear()
             self.add(memory.index.list_unembedded(model))
@@ -226,7 +246,7 @@ class Embedder:
                 if name in memory.index.row_of:
                     await self._embed_texts(memory, [name], [text])
             return
-        self._note_model(answer.model)
+        self._note_model(answer.model, answer.dim)
         await self._ledger.commit([to_change(answer, of)])
         self._ledger.figures.embedded.inc(len(names))
         for name, version in of:
@@ -260,12 +280,12 @@ class Embedder:
             memory.index.drop_spaces(self._model)
 
 
-def find_model_id(models: EmbedModels, name: str) -> str | None:
-    """The id of the model that a configured name means; None when the list does not tell."""
+def find_listed(models: EmbedModels, name: str) -> EmbedModel | None:
+    """What a configured name means; None when the list does not tell."""
     for model in models.models:
         names = (model.id, f"{model.provider}/{model.model}", *model.aliases)
         if model.default if not name else name in names:
-            return model.id
+            return model
     return None
 
 

@@ -136,10 +136,14 @@ class Index:
             space = self.spaces[model] = Space(model, dim)
         return space
 
+    def drop_space(self, model: str) -> None:
+        """Lets go of the vectors of a model."""
+        self.spaces.pop(model, None)
+
     def drop_spaces(self, keep: str) -> None:
         """Lets go of the vectors of other models."""
         for model in [model for model in self.spaces if model != keep]:
-            del self.spaces[model]
+            self.drop_space(model)
 
     # --- reading
 

@@ -47,8 +47,12 @@ class Memory:
     def apply(self, seq: int, change: Change) -> None:
         """Takes one change; one that was taken before changes nothing."""
         if isinstance(change, Vectors):
-            # The vector that came first counts.
+            # The vector that came first counts; but embedd knows how long its vectors are.
             self._take_bulk()
+            space = self.index.spaces.get(change.model)
+            if space is not None and space.dim != change.dim:
+                self.misfits += space.count
+                self.index.drop_space(change.model)
             data = np.frombuffer(change.data, "<f4").reshape(-1, change.dim)
             self._add_vectors(change.model, change.dim, change.of, data)
             return

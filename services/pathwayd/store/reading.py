@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from services.pathwayd.core.drafts import check_model
+from services.pathwayd.core.drafts import check_length, check_model
 from services.pathwayd.core.fields import resolve_field
 from services.pathwayd.core.traces import (
     MAX_DIGITS,
@@ -298,17 +298,18 @@ class Reading:
         if query.mode == "lexical" or (query.text is None and query.vector is None):
             return None, None, _WITHOUT
         vectors = await load_room("vectors")
-        given = query.vector
         try:
-            if given is not None:
-                model = await self._embedder.find_model()
+            if query.vector is not None:
+                vector = vectors.read_vector(query.vector)
+                model, dim = await self._embedder.find_space()
                 check_model(query.vector_model, model)
+                check_length(len(vector), model, dim)
             else:
                 assert query.text is not None
                 if self._ledger.memory is None:
                     return None, None, _WITHOUT
-                model, given = await self._embedder.embed_query(query.text)
-            vector = vectors.read_vector(given)
+                model, made = await self._embedder.embed_query(query.text)
+                vector = vectors.read_vector(made)
         except LakehouseError as error:
             if query.text is None or query.vector is not None:
                 raise
@@ -319,10 +320,6 @@ class Reading:
                 None,
                 state.model_copy(update={"status": "unavailable", "reason": error.message}),
             )
-        index = self._index()
-        space = index.spaces.get(model) if index else None
-        if space is not None and space.dim != len(vector):
-            raise Invalid(f"vector: {len(vector)} numbers; those of {model} have {space.dim}.")
         state = self._embedder.describe()
         return (
             vectors.unit_query(vector),

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from services.pathwayd.core.content import check_unicode
 from services.pathwayd.core.drafts import (
     Draft,
+    check_length,
     check_model,
     is_same,
     make_draft,
@@ -37,7 +38,7 @@ from services.pathwayd.store.claims import Claims
 from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.rooms import load_room
-from shared.errors import Conflict, Invalid, TooLarge
+from shared.errors import Conflict, TooLarge
 from shared.wire.pathwayd import (
     TraceAdd,
     TraceRetire,
@@ -267,15 +268,9 @@ class Service:
             return None
         vectors = await load_room("vectors")
         vector = vectors.read_vector(body.vector)
-        model = await self.embedder.find_model()
+        model, dim = await self.embedder.find_space()
         check_model(body.vector_model, model)
-        memory = self.ledger.opened()
-        space = memory.index.spaces.get(model) if memory else None
-        if space is not None and space.dim != len(vector):
-            raise Invalid(
-                f"vector: {len(vector)} numbers; those of {model} have {space.dim}.",
-                details={"model": model, "dim": space.dim},
-            )
+        check_length(len(vector), model, dim)
         return Vector(model, vector.tobytes())
 
     def _find_done(self, key: Key | None) -> Trace | None:

@@ -14,6 +14,7 @@ import numpy as np
 from services.pathwayd.store.checkpoint import Books, take_books, write_memory
 from services.pathwayd.store.index import Index, Packed, Snapshot, pack
 from services.pathwayd.store.memory import Memory
+from services.pathwayd.store.planes import Space
 from services.pathwayd.store.postings import Frozen
 from shared.journal import Journal
 
@@ -26,12 +27,14 @@ class Taken(NamedTuple):
     snapshot: Snapshot
     books: Books
     text_chars: int
+    spaces: dict[str, Space]
 
 
 def begin(memory: Memory) -> Taken:
     """Takes everything at once; to be called by whoever changes the memory."""
     index = memory.index
-    return Taken(*index.postings.seal(), index.snapshot(), take_books(memory), index.text_chars)
+    sealed, snapshot, books = index.postings.seal(), index.snapshot(), take_books(memory)
+    return Taken(*sealed, snapshot, books, index.text_chars, dict(index.spaces))
 
 
 def pack_taken(taken: Taken, frozen: Frozen) -> Packed:
@@ -67,14 +70,16 @@ def catch_up(memory: Memory, fresh: Index, taken: Taken, packed: Packed) -> None
         if trace_id not in fresh.row_of:
             fresh.put(old.entries[row])
     counts = {s.model: sum(len(b.rows) for b in s.blocks) for s in taken.snapshot.spaces}
+    # What was let go of meanwhile is not to come back, though one of its name may have.
+    for model in list(fresh.spaces):
+        if old.spaces.get(model) is not taken.spaces.get(model):
+            fresh.drop_space(model)
     for model, space in old.spaces.items():
-        left = counts.get(model, 0)
+        left = counts.get(model, 0) if taken.spaces.get(model) is space else 0
         for block in space.view().blocks:
             skip = min(left, len(block.rows))
             left -= skip
             _carry(old, fresh, model, space.dim, block.cut(slice(skip, None)))
-    for model in [model for model in fresh.spaces if model not in old.spaces]:
-        del fresh.spaces[model]
     memory.index = fresh
 
 
