@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from services.pathwayd.store import ledger
 from tests.support.pathwayd import World, config_of, world
 
 pytestmark = pytest.mark.anyio
@@ -248,6 +249,35 @@ async def test_all_of_somebodys_memories_go_together(w: World) -> None:
     assert (await w.get(f"{MEMORIES}?user_id=bob"))["results"] == []
     assert (await w.get(f"/pathway/traces/{trace['id']}"))["status"] == "live"
     await w.get(f"{MEMORIES}/{trace['id']}", 404)
+
+
+async def test_others_have_their_turn_while_many_go(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "_TURN_S", 0.0)
+    monkeypatch.setattr(ledger, "_SLICE", 2)
+    for n in range(10):
+        await remember(w, f"note {n}")
+    state = w.app.state.parts.ledger.memory.state
+    counts = state.counts
+    seen: set[int] = set()
+
+    async def look() -> None:
+        while counts["retired"] < 10:
+            seen.add(counts["retired"])
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    beside = [asyncio.create_task(w.add({"beside": n})) for n in range(10)]
+    assert (await w.client.delete(f"{MEMORIES}?user_id=alice")).status_code == 200
+    await asyncio.gather(looking, *beside)
+    assert len(seen) > 2, "it was done in one go"
+    path, shown = "/pathway/traces?limit=2", []
+    while path:
+        page = await w.get(path)
+        shown += [trace["id"] for trace in page["traces"]]
+        path = f"/pathway/traces?limit=2&cursor={page['cursor']}" if page["cursor"] else ""
+    assert sorted(shown) == sorted(state.traces), "each is listed once"
 
 
 async def test_a_reset_can_be_switched_off(tmp_path: Path) -> None:

@@ -269,6 +269,20 @@ async def test_a_text_of_ones_own_is_what_is_searched(w: World) -> None:
     assert (await w.get("/pathway/stats"))["unembeddable"] == 1
 
 
+async def test_what_is_retired_is_waited_for_no_more(w: World) -> None:
+    await w.add({}, id="wordless")
+    await w.until_embedded()
+    assert (await w.get("/pathway/stats"))["unembeddable"] == 1
+    w.embedd.down = True
+    await w.add("waits", id="waits")
+    assert (await w.get("/pathway/stats"))["vectors"]["pending"] == 1
+    for name in ("wordless", "waits"):
+        await w.post(f"/pathway/traces/{name}/retire", {})
+    stats = await w.get("/pathway/stats")
+    assert (stats["unembeddable"], stats["vectors"]["pending"]) == (0, 0)
+    assert stats["vectors"]["embedded"] == stats["live"]
+
+
 async def test_another_model_embeds_all_again(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     async with embedd_running(config) as switch, pathwayd(config, switch) as w:

@@ -3,7 +3,7 @@
     {"op": "add", "id", "at", "surface", "content", "tags", "text"?, "supersedes"?, "key"?,
      "vector"?, "model"?}
     {"op": "update", as add, and "version", "created"}
-    {"op": "retire", "ids", "at", "reason"?, "key"?}
+    {"op": "retire", "ids", "at", "reason"?}
     {"op": "vectors", "model", "dim", "of": [[id, version], …], "data"}
 
 An update carries everything that the trace is, so that a lost record costs only the version
@@ -15,7 +15,8 @@ which the traces can be embedded again from.
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import orjson
@@ -78,6 +79,15 @@ class Vectors:
 
 
 Change = Write | Retire | Vectors
+
+
+def split_change(change: Change, size: int) -> Iterator[Change]:
+    """A change in parts that come to the same: a retirement in ones of `size` traces."""
+    if not isinstance(change, Retire):
+        yield change
+        return
+    for start in range(0, len(change.ids), size):
+        yield replace(change, ids=change.ids[start : start + size])
 
 
 def encode_change(change: Change) -> dict[str, Any]:

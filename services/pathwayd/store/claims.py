@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 
 class Claims:
@@ -17,19 +17,21 @@ class Claims:
     @asynccontextmanager
     async def hold(self, names: Iterable[str]) -> AsyncGenerator[None]:
         """Holds all of the names; taken in one order, so that nobody waits in a circle."""
-        async with AsyncExitStack() as stack:
-            for name in sorted(set(names)):
-                await stack.enter_async_context(self._hold_one(name))
-            yield
-
-    @asynccontextmanager
-    async def _hold_one(self, name: str) -> AsyncGenerator[None]:
-        lock = self._locks.setdefault(name, asyncio.Lock())
-        self._wanted[name] = self._wanted.get(name, 0) + 1
+        wanted = sorted(set(names))
+        held: list[asyncio.Lock] = []
+        for name in wanted:
+            self._wanted[name] = self._wanted.get(name, 0) + 1
         try:
-            async with lock:
-                yield
+            for name in wanted:
+                lock = self._locks.setdefault(name, asyncio.Lock())
+                await lock.acquire()
+                held.append(lock)
+            yield
         finally:
-            self._wanted[name] -= 1
-            if not self._wanted[name]:
-                del self._wanted[name], self._locks[name]
+            for lock in held:
+                lock.release()
+            for name in wanted:
+                self._wanted[name] -= 1
+                if not self._wanted[name]:
+                    del self._wanted[name]
+                    self._locks.pop(name, None)

@@ -142,6 +142,12 @@ class Embedder:
         if trace_ids:
             self._wake.set()
 
+    def forget(self, trace_ids: Sequence[str]) -> None:
+        """Lets go of traces that are searched no more."""
+        for name in trace_ids:
+            self.refused.pop(name, None)
+        self._settle(trace_ids)
+
     async def wait_for(self, trace_ids: Sequence[str]) -> None:
         """Waits until traces have their vectors, or it is clear that they will not soon."""
         waiting = [name for name in trace_ids if name in self._pending]

@@ -16,7 +16,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from services.pathwayd.core.records import Change, Write, decode_change, encode_change
+from services.pathwayd.core.records import (
+    Change,
+    Write,
+    decode_change,
+    encode_change,
+    split_change,
+)
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.store.figures import Figures
 from services.pathwayd.store.rooms import load_room
@@ -40,6 +46,8 @@ _LAST_RECORDS = 1000
 # Between slices of the background check of the log. Seconds.
 _REST_S = 0.005
 _SLICE = 500
+# The longest that changes are applied without a break for others. Seconds.
+_TURN_S = 0.02
 
 
 class Ledger:
@@ -253,8 +261,13 @@ class Ledger:
             )
         seqs = await self._journal.append_many([encode_change(change) for change in changes])
         try:
+            began = time.monotonic()
             for seq, change in zip(seqs, changes, strict=True):
-                self.memory.apply(seq, change)
+                for part in split_change(change, _SLICE):
+                    if time.monotonic() - began > _TURN_S:
+                        await asyncio.sleep(0)
+                        began = time.monotonic()
+                    self.memory.apply(seq, part)
                 self._ahead.add(seq)
         except Exception:
             # What is durable must be served; only a reload is sure to.

@@ -238,6 +238,7 @@ class Service:
                 return self._done(before, duplicate=True)
             check_version(before, body.expected_version, if_match)
             await self.ledger.commit([Retire((trace_id,), self.ledger.now_us(), body.reason)])
+            self.embedder.forget([trace_id])
             return self._done(find_trace(self.ledger.get, trace_id))
 
     async def _retire_all(self, trace_ids: Sequence[str], reason: str) -> None:
@@ -245,6 +246,7 @@ class Service:
             live = [t.id for t in map(self.ledger.get, trace_ids) if t and t.retired is None]
             if live:
                 await self.ledger.commit([Retire(tuple(live), self.ledger.now_us(), reason)])
+                self.embedder.forget(live)
 
     async def _commit(self, writes: Sequence[Write]) -> None:
         if writes:
