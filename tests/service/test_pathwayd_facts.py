@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -81,6 +82,31 @@ async def test_a_key_holds_when_the_model_says_it_otherwise(both: tuple[World, F
     assert [m["id"] for m in two] == [m["id"] for m in one]
     assert len((await w.get(f"{MEMORIES}?user_id=al"))["results"]) == 1
     await w.post(MEMORIES, {**BODY, "run_id": "r"}, 409, key)
+
+
+async def test_under_a_key_the_facts_are_those_of_the_first_time(both: tuple[World, Fake]) -> None:
+    w, model = both
+    key = {"Idempotency-Key": "k"}
+    say(model, "Al likes fjords.", "Al is tall.")
+    one = (await w.post(MEMORIES, BODY, 200, key))["results"]
+    asked = len(model.seen)
+    say(model, "Al is fond of fjords.", "Al is a tall man.", "Al lives by the sea.")
+    two = (await w.post(MEMORIES, BODY, 200, key))["results"]
+    assert two == one
+    assert len(model.seen) == asked, "nobody is asked what is known"
+    assert len((await w.get(f"{MEMORIES}?user_id=al"))["results"]) == 2
+
+
+@pytest.mark.parametrize("key", [None, {"Idempotency-Key": "k"}])
+async def test_two_at_once_remember_once(
+    both: tuple[World, Fake], key: dict[str, str] | None
+) -> None:
+    w, model = both
+    say(model, "Al likes fjords.", "Al is tall.")
+    answers = await asyncio.gather(*(w.post(MEMORIES, BODY, 200, key) for _ in range(4)))
+    ids = {tuple(m["id"] for m in answer["results"]) for answer in answers}
+    assert len(ids) == 1
+    assert len((await w.get(f"{MEMORIES}?user_id=al"))["results"]) == 2
 
 
 async def test_no_facts_and_no_model(both: tuple[World, Fake]) -> None:

@@ -138,6 +138,20 @@ async def test_a_revision_supersedes(w: World) -> None:
     assert set(found) == {made["id"], new["id"]}
 
 
+async def test_a_revision_with_an_id_can_be_sent_again(w: World) -> None:
+    await w.add({"v": 1}, id="a", tags=["t"])
+    body = {"content": {"v": 2}, "id": "b"}
+    done = await w.post(f"{TRACES}/a/revise", body, 201)
+    again = await w.post(f"{TRACES}/a/revise", body, 200)
+    assert (again["id"], again["version"], again["duplicate"]) == (done["id"], 1, True)
+    for other in ({"content": {"v": 3}}, {"content": {"v": 2}, "tags": []}):
+        await w.post(f"{TRACES}/a/revise", {**other, "id": "b"}, 409)
+    await w.add({"v": 2}, id="c")
+    await w.post(f"{TRACES}/c/revise", body, 409)
+    longest = {"Idempotency-Key": "k" * 255}
+    await w.post(f"{TRACES}/batch", {"traces": [{"content": 1}, {"content": 2}]}, 201, longest)
+
+
 async def test_of_two_revisions_at_once_one_wins(w: World) -> None:
     made = await w.add({"plan": "first"})
     path = f"{TRACES}/{made['id']}/revise"
@@ -241,6 +255,10 @@ async def test_a_batch_is_checked_whole_and_answers_in_order(w: World) -> None:
     assert [t["id"] for t in again["traces"]] == [t["id"] for t in done["traces"]]
     assert all(t["duplicate"] for t in again["traces"])
     assert (await w.get("/pathway/stats"))["live"] == 20
+    # Under one key another batch is another request, however much of it is the same.
+    for other in ([*items, {"content": "more"}], items[:3], items[:1], items[::-1]):
+        await w.post(f"{TRACES}/batch", {"traces": other}, 409, {"Idempotency-Key": "bulk"})
+    await w.post(TRACES, items[0], 409, {"Idempotency-Key": "bulk"})
     bad = {"traces": [{"content": 1}, {"content": None}]}
     await w.post(f"{TRACES}/batch", bad, 400)
     await w.post(f"{TRACES}/batch", {"traces": []}, 400)

@@ -75,20 +75,26 @@ def make_draft(
     )
 
 
-def make_key(name: str | None, what: str, body: BaseModel) -> Key | None:
+def make_key(name: str | None, what: str, *asked: BaseModel) -> Key | None:
     """An Idempotency-Key with the digest of what was asked for; None without one.
 
     Raises:
-        Invalid: the name is empty or too long, or the body is none that can be kept.
+        Invalid: the name is empty or too long, or a body is none that can be kept.
     """
     if name is None:
         return None
     if not 1 <= len(name) <= MAX_KEY_CHARS:
         raise Invalid(f"Idempotency-Key: 1 to {MAX_KEY_CHARS} characters.")
-    plain = body.model_dump(mode="python")
-    check_json(plain, "body", depth=-4)
-    told = orjson.dumps([what, plain], option=orjson.OPT_SORT_KEYS)
+    plain = [body.model_dump(mode="python") for body in asked]
+    for body in plain:
+        check_json(body, "body", depth=-4)
+    told = orjson.dumps([what, *plain], option=orjson.OPT_SORT_KEYS)
     return Key(name, hashlib.sha256(told).hexdigest()[:32])
+
+
+def number_key(key: Key | None, number: int) -> Key | None:
+    """The key of one of several traces that a request adds: the request's for the first."""
+    return key if key is None or number == 0 else Key(f"{key.name}#{number}", key.digest)
 
 
 def check_model(given: str | None, model: str) -> None:
@@ -146,7 +152,8 @@ def to_write(
     )
 
 
-def is_same(trace: Trace, draft: Draft) -> bool:
-    """Whether an add with the id of a trace asks for that very trace."""
-    same = trace.digest == draft.digest and trace.text == draft.text
-    return same and trace.tags == (draft.tags or ()) and trace.status != "retired"
+def is_same(trace: Trace, draft: Draft, inherited: tuple[str, ...] = ()) -> bool:
+    """Whether an add with the id of a trace asks for that very trace, as it was added."""
+    tags = inherited if draft.tags is None else draft.tags
+    same = trace.digest == draft.digest and trace.text == draft.text and trace.tags == tags
+    return same and trace.version == 1 and trace.status != "retired"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
 from services.pathwayd.core import memories as rules
 from services.pathwayd.core.traces import Trace, format_time
+from services.pathwayd.store.claims import Claims
 from services.pathwayd.store.facts import FactFinder
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.reading import Query, Reading
@@ -30,6 +31,8 @@ class Memories:
         self, ledger: Ledger, service: Service, reading: Reading, finder: FactFinder
     ) -> None:
         self._finder = finder
+        # The keys of requests for which a model is being asked.
+        self._asking = Claims()
         self._ledger = ledger
         self._service = service
         self._reading = reading
@@ -80,29 +83,38 @@ class Memories:
     ) -> wire.MemoriesAdded:
         # Checked before a model is asked, which takes long.
         rules.build_content("", entities, body.metadata, body.expiration_date)
-        facts = await self._finder.find(messages)
-        # What is known already is not another memory: so a request without a key can be
-        # repeated too.
-        known = {fact: await self._find_known(fact, entities) for fact in facts}
-        fresh = [fact for fact in facts if known[fact] is None]
-        adds = [
-            TraceAdd(
-                content=rules.build_content(fact, entities, body.metadata, body.expiration_date),
-                tags=["mem0"],
-                text=fact,
-            )
-            for fact in fresh
-        ]
-        # A model may say it otherwise the second time; the key goes with what was asked.
-        done = await self._service.add(adds, key, "mem0", told=body) if adds else []
-        traces = dict(zip(fresh, (one.trace for one in done), strict=True))
+        async with self._asking.hold([] if key is None else [key]):
+            # A model may say it otherwise the second time; the key goes with what was asked.
+            earlier = self._service.find_earlier(key, body, "mem0")
+            if earlier:
+                return wire.MemoriesAdded(results=[show_event(trace, "ADD") for trace in earlier])
+            facts = await self._finder.find(messages)
+            # What is known already is not another memory: so a request without a key can be
+            # repeated too.
+            known = {fact: await self._find_known(fact, entities) for fact in facts}
+            fresh = [fact for fact in facts if known[fact] is None]
+            adds = [
+                TraceAdd(
+                    content=rules.build_content(
+                        fact, entities, body.metadata, body.expiration_date
+                    ),
+                    tags=["mem0"],
+                    text=fact,
+                    # Of two requests at once the second has it from the first.
+                    dedupe=True,
+                )
+                for fact in fresh
+            ]
+            done = await self._service.add(adds, key, "mem0", told=body) if adds else []
+        made = dict(zip(fresh, done, strict=True))
         results: list[wire.MemoryEvent] = []
         for fact in facts:
-            trace, event = known[fact], "NONE"
-            if trace is None:
-                trace, event = traces[fact], "ADD"
-            memory = orjson.loads(trace.content)["memory"]
-            results.append(wire.MemoryEvent(id=trace.id, memory=memory, event=event))
+            trace = known[fact]
+            if trace is not None:
+                results.append(show_event(trace, "NONE"))
+            else:
+                one = made[fact]
+                results.append(show_event(one.trace, "NONE" if one.duplicate else "ADD"))
         return wire.MemoriesAdded(results=results)
 
     async def _find_known(self, fact: str, entities: Mapping[str, str]) -> Trace | None:
@@ -246,6 +258,12 @@ def choose_memories(held: Sequence[Trace], chosen: Callable[[dict[str, Any]], bo
     """The ids of the memories whose contents are chosen; takes a while, so not on the loop."""
     alive = (trace for trace in held if trace.surface == "mem0" and trace.retired is None)
     return [trace.id for trace in alive if chosen(orjson.loads(trace.content))]
+
+
+def show_event(trace: Trace, event: Literal["ADD", "NONE"]) -> wire.MemoryEvent:
+    """What became of a fact."""
+    memory = orjson.loads(trace.content)["memory"]
+    return wire.MemoryEvent(id=trace.id, memory=memory, event=event)
 
 
 def show_memory(trace: Trace) -> wire.Memory:

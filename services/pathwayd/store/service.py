@@ -23,6 +23,7 @@ from services.pathwayd.core.drafts import (
     is_same,
     make_draft,
     make_key,
+    number_key,
     to_write,
 )
 from services.pathwayd.core.records import Key, Retire, Vector, Write
@@ -82,10 +83,10 @@ class Service:
         surface: Surface = "pathway",
         told: BaseModel | None = None,
     ) -> list[Done]:
-        """Adds traces. The key of each of several is the request's with its number.
+        """Adds traces. Each of several has the request's key with its number.
 
         `told` is the request that the key goes with, where `bodies` do not follow from it alone;
-        under a key that was used the earlier traces are the answer, whatever `bodies` say.
+        then ask `find_earlier` first whether it was carried out.
 
         Raises:
             Conflict: an id is taken, or a key was used for another request.
@@ -97,13 +98,26 @@ class Service:
                 "Send them in several requests.",
                 details={"limit": self._section.max_batch},
             )
-        drafts: list[Draft] = []
-        for number, body in enumerate(bodies):
-            alone = len(bodies) == 1 and told is None
-            name = None if key is None else key if alone else f"{key}#{number}"
-            drafts.append(await self._draft(body, make_key(name, surface, told or body)))
+        made = make_key(key, surface, *((told,) if told else bodies))
+        drafts = [
+            await self._draft(body, number_key(made, number)) for number, body in enumerate(bodies)
+        ]
         done = await self._unbroken(self._add(drafts, surface))
         return await self._with_vectors(done)
+
+    def find_earlier(
+        self, key: str | None, told: BaseModel, surface: Surface = "pathway"
+    ) -> list[Trace]:
+        """The traces that an earlier request with this key has added; none without one.
+
+        Raises:
+            Conflict: that request was another one.
+        """
+        made = make_key(key, surface, told)
+        found: list[Trace] = []
+        while (trace := self._find_done(number_key(made, len(found)))) is not None:
+            found.append(trace)
+        return found
 
     async def update(
         self,
@@ -169,7 +183,7 @@ class Service:
                     known = state.find_content(draft.digest) if state else None
                 if known is None and draft.id is not None:
                     taken = self.ledger.get(draft.id)
-                    if taken is not None and taken.version == 1 and is_same(taken, draft):
+                    if taken is not None and is_same(taken, draft):
                         known = taken
                     elif draft.id in writes:
                         raise Conflict(f"The id {draft.id} comes twice in this request.")
@@ -221,6 +235,10 @@ class Service:
                 return self._done(known, duplicate=True)
             before = find_trace(self.ledger.get, trace_id)
             if draft.id is not None:
+                taken = self.ledger.get(draft.id)
+                repeats = taken is not None and taken.supersedes == trace_id
+                if taken is not None and repeats and is_same(taken, draft, before.tags):
+                    return self._done(taken, duplicate=True)
                 check_new_id(draft.id, before, self.ledger.get)
             check_changeable(before, "revised", "pathway")
             check_version(before, expected, if_match)
