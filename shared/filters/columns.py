@@ -23,6 +23,9 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 ReadRow = Callable[[int, Sequence[Field]], Sequence[object]]
 # Masks of recent filters that are kept.
 _MASKS = 32
+# Columns that are kept beside those of the filter at hand: whoever asks for fields by ever
+# new names must not fill the memory with them.
+_COLUMNS = 32
 # Integers beyond this are not exact as floats.
 _EXACT = 2**53
 _SWEPT = ("ne", "gt", "gte", "lt", "lte")
@@ -108,7 +111,8 @@ class Columns:
 
     def __init__(self, read: ReadRow) -> None:
         self._read = read
-        self._columns: dict[Field, Column] = {}
+        # Those that were asked for last come last.
+        self._columns: OrderedDict[Field, Column] = OrderedDict()
         self._masks: OrderedDict[str, Mask] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -116,15 +120,17 @@ class Columns:
         """Which of the first `rows` rows the filter keeps, dead ones included."""
         # As text, because 1 and True are equal and mean different things here.
         key = repr(given)
+        fields = list_fields(given)
         with self._lock:
             found = self._masks.get(key)
             if found is None or len(found) < rows:
-                self._grow(list_fields(given), rows)
+                self._grow(fields, rows)
                 found = self._masks[key] = self._evaluate(given, rows)
                 found.setflags(write=False)
                 if len(self._masks) > _MASKS:
                     self._masks.popitem(last=False)
             self._masks.move_to_end(key)
+            self._let_go(fields)
             return found[:rows]
 
     def _evaluate(self, given: Filter, rows: int) -> Mask:
@@ -169,6 +175,14 @@ class Columns:
             for row in range(start, rows):
                 for column, value in zip(columns, self._read(row, some), strict=True):
                     column.take(value)
+
+    def _let_go(self, used: Sequence[Field]) -> None:
+        """Drops what was asked for longest ago; what is used now stays."""
+        for field in used:
+            if field in self._columns:
+                self._columns.move_to_end(field)
+        while len(self._columns) > max(_COLUMNS, len(used)):
+            self._columns.popitem(last=False)
 
     @property
     def memory_bytes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -154,3 +155,22 @@ def test_columns_grow_with_the_rows_and_agree_with_looking_at_each() -> None:
     there = [value is not None for value in rows]
     assert columns.mask(parse_filter({"f": {"exists": True}}), 300).tolist() == there
     assert columns.mask(parse_filter({"not": {"f": {"exists": False}}}), 300).tolist() == there
+
+
+def test_columns_of_ever_new_names_do_not_pile_up() -> None:
+    rows = [{"a": n, "n": 1} for n in range(50)]
+    read: list[str] = []
+
+    def read_row(row: int, fields: Sequence[Field]) -> list[object]:
+        read.extend(field.name for field in fields if row == 0)
+        return [rows[row].get(field.name) for field in fields]
+
+    columns = Columns(read_row)
+    for number in range(200):
+        assert columns.mask(parse_filter({"a": {"gte": 1}, f"no{number}": 1}), 50).sum() == 0
+    assert len(columns.fields) <= 32
+    assert read.count("a") == 1, "what is asked for again and again is kept"
+    many = {"or": [{f"no{number}": 1} for number in range(100)] + [{"a": 7}]}
+    assert columns.mask(parse_filter(many), 50).sum() == 1
+    assert columns.mask(parse_filter({"a": 8}), 50).tolist() == [n == 8 for n in range(50)]
+    assert len(columns.fields) <= 32
