@@ -231,6 +231,31 @@ def test_a_memory_is_the_same_however_it_came_about(seed: int) -> None:
         assert look(early) == expected
 
 
+def test_words_go_with_the_last_row_that_held_them() -> None:
+    memory = Memory(10, 1000)
+    memory.apply(1, write("kept", 1, "oak elm"))
+    for version in range(1, 51):
+        memory.apply(1 + version, write("busy", version, f"oak once{version}"))
+    memory.apply(60, write("gone", 1, "yew"))
+    memory.apply(61, Retire(("gone",), 9))
+    before = look(memory)
+    taken = settling.begin(memory)
+    frozen = taken.merge()
+    memory.index.postings.replace(frozen, taken.parts)
+    packed = settling.pack_taken(taken, frozen)
+    assert {"oak", "elm", "once50"} <= set(packed.vocabulary)
+    assert not {"once49", "yew"} & set(packed.vocabulary)
+    settling.catch_up(memory, settling.make_index(memory, packed), taken, packed)
+    assert look(memory) == before
+    memory.apply(62, write("late", 1, "yew once3"))
+    assert [w for w, n in zip(*_words(memory), strict=True) if n == 0] == []
+
+
+def _words(memory: Memory) -> tuple[list[str], list[int]]:
+    postings = memory.index.postings
+    return list(postings.vocabulary), list(postings.holding)
+
+
 def test_a_checkpoint_knows_which_fields_were_filtered_on() -> None:
     memory = Memory(10, 1000)
     memory.load(enumerate(make_changes(2), start=1))

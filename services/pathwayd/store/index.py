@@ -19,7 +19,13 @@ from services.pathwayd.core.fields import read_fields
 from services.pathwayd.core.traces import Trace
 from services.pathwayd.core.words import count_words
 from services.pathwayd.store.planes import Block, Floats, Mask, Space, SpaceView, check_directions
-from services.pathwayd.store.postings import Frozen, Postings, PostingsView, renumber
+from services.pathwayd.store.postings import (
+    Frozen,
+    Postings,
+    PostingsView,
+    keep_words,
+    renumber,
+)
 from shared.filters.columns import Columns
 from shared.filters.language import Field
 
@@ -248,12 +254,16 @@ def pack(snapshot: Snapshot, frozen: Frozen) -> Packed:
             if len(some.rows):
                 blocks.append(some._replace(rows=new_row[some.rows]))
         spaces.append((space.model, space.dim, blocks))
+    # Words that only dead rows held go with them: texts full of ids and times bring ever new ones.
+    moved = renumber(frozen, new_row)
+    holding = np.array(snapshot.holding, np.int32)
+    used = (holding > 0) | (np.diff(moved.offsets) > 0)
     return Packed(
         [snapshot.entries[row] for row in kept],
-        snapshot.vocabulary,
-        snapshot.holding,
+        [word for word, keep in zip(snapshot.vocabulary, used.tolist(), strict=True) if keep],
+        array("i", holding[used].tobytes()),
         array("i", np.array(snapshot.lengths, np.int32)[alive].tobytes()),
         snapshot.total_words,
-        renumber(frozen, new_row),
+        keep_words(moved, used),
         spaces,
     )

@@ -20,6 +20,7 @@ Rows = np.ndarray[Any, np.dtype[np.int32]]
 Counts = np.ndarray[Any, np.dtype[np.uint16]]
 Offsets = np.ndarray[Any, np.dtype[np.int64]]
 Doubles = np.ndarray[Any, np.dtype[np.float64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 # Words of a query that are looked up; the rest of a long text adds little.
 MAX_QUERY_WORDS = 256
@@ -177,6 +178,13 @@ def renumber(frozen: Frozen, new_row: Rows) -> Frozen:
     offsets = np.zeros(len(frozen.offsets), np.int64)
     np.cumsum(np.bincount(words, minlength=len(frozen.offsets) - 1), out=offsets[1:])
     return Frozen(offsets, moved[keep], frozen.counts[keep])
+
+
+def keep_words(frozen: Frozen, used: Mask) -> Frozen:
+    """The postings under the numbers that words have when only some stay; others have none."""
+    offsets = np.zeros(int(used.sum()) + 1, np.int64)
+    np.cumsum(np.diff(frozen.offsets)[used], out=offsets[1:])
+    return frozen._replace(offsets=offsets)
 
 
 class PostingsView:
