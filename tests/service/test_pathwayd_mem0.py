@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services.pathwayd.store import ledger
+from services.pathwayd.store import ledger, memories
 from tests.support.pathwayd import World, config_of, world
 
 pytestmark = pytest.mark.anyio
@@ -186,6 +186,23 @@ async def test_a_memory_is_changed_and_its_history_told(w: World) -> None:
         await w.put(f"{MEMORIES}/{await remember(w, 'y')}", body, 400)
     assert (await w.client.delete(f"{MEMORIES}/none")).status_code == 404
     await w.get(f"{MEMORIES}/none/history", 404)
+
+
+async def test_a_long_history_knows_what_was_there_before_it(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memories, "MAX_PAGE", 3)
+    one = await remember(w, "v1")
+    for n in range(2, 6):
+        await w.put(f"{MEMORIES}/{one}", {"text": f"v{n}"})
+    rows = await w.get(f"{MEMORIES}/{one}/history")
+    assert [(r["event"], r["old_memory"], r["new_memory"]) for r in rows] == [
+        ("UPDATE", "v2", "v3"),
+        ("UPDATE", "v3", "v4"),
+        ("UPDATE", "v4", "v5"),
+    ]
+    created = (await w.get(f"{MEMORIES}/{one}"))["created_at"]
+    assert {r["created_at"] for r in rows} == {created}
 
 
 async def test_a_memory_is_changed_only_as_one(w: World) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.pathwayd.store import reading
+from shared.journal import Journal, Record
 from tests.support.pathwayd import World, config_of, world
 
 pytestmark = pytest.mark.anyio
@@ -217,6 +219,42 @@ async def test_history_walks_backwards_through_the_chain(w: World) -> None:
     short = await w.get(f"{TRACES}/b/history?limit=2")
     assert (len(short["entries"]), short["truncated"]) == (2, True)
     await w.get(f"{TRACES}/none/history", 404)
+
+
+async def test_a_long_history_is_read_in_few_goes(
+    w: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await w.add({"n": 0}, id="busy")
+    for n in range(1, 121):
+        await w.put(f"{TRACES}/busy", {"content": {"n": n}})
+    replays: list[int | None] = []
+    replay = Journal.replay
+
+    def count(journal: Journal, start: int | None = None, **more: Any) -> Iterator[Record]:
+        replays.append(start)
+        return replay(journal, start, **more)
+
+    monkeypatch.setattr(Journal, "replay", count)
+    past = await w.get(f"{TRACES}/busy/history?limit=1000")
+    assert [e["content"]["n"] for e in past["entries"]] == list(range(120, -1, -1))
+    assert (past["problems"], past["truncated"]) == ([], False)
+    assert len(replays) <= 5
+
+
+async def test_pages_are_bounded_in_bytes(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_PAGE_BYTES", 2500)
+    for n in range(6):
+        await w.add({"n": n, "long": "x" * 1000}, id=f"t{n}")
+        await w.put(f"{TRACES}/t0", {"content": {"n": n, "long": "x" * 1000}})
+    path, seen = f"{TRACES}?limit=100", []
+    while path:
+        page = await w.get(path)
+        assert len(page["traces"]) <= 3
+        seen += [t["id"] for t in page["traces"]]
+        path = f"{TRACES}?limit=100&cursor={page['cursor']}" if page["cursor"] else ""
+    assert seen == ["t0", "t5", "t4", "t3", "t2", "t1"]
+    past = await w.get(f"{TRACES}/t0/history?limit=100")
+    assert ([e["version"] for e in past["entries"]], past["truncated"]) == ([7, 6, 5], True)
 
 
 async def test_lists_newest_first_page_by_page(w: World) -> None:

@@ -46,6 +46,8 @@ _LAST_RECORDS = 1000
 # Between slices of the background check of the log. Seconds.
 _REST_S = 0.005
 _SLICE = 500
+# Records that are read past rather than looked up anew.
+_NEAR_RECORDS = 100
 # The longest that changes are applied without a break for others. Seconds.
 _TURN_S = 0.02
 
@@ -290,9 +292,10 @@ class Ledger:
 
     # --- the past
 
-    async def read_write(self, seq: int) -> Write | None:
-        """A version by its record; None when the log has lost it."""
-        return await self._disk.run(_read_write, self._journal, seq) if seq else None
+    async def read_writes(self, seqs: Sequence[int]) -> dict[int, Write]:
+        """Versions by their records; what the log has lost is left out."""
+        wanted = sorted({seq for seq in seqs if seq})
+        return await self._disk.run(_read_writes, self._journal, wanted) if wanted else {}
 
     # --- looking after it
 
@@ -354,12 +357,22 @@ class Ledger:
         self._tell(report)
 
 
-def _read_write(journal: Journal, seq: int) -> Write | None:
-    for record in journal.replay(seq):
-        if record.seq != seq:
-            return None
-        with contextlib.suppress(KeyError, ValueError, TypeError):
-            change = decode_change(record.payload)
-            return change if isinstance(change, Write) else None
-        return None
-    return None
+def _read_writes(journal: Journal, wanted: Sequence[int]) -> dict[int, Write]:
+    """The versions of some records, in ascending order; those near each other in one go."""
+    found: dict[int, Write] = {}
+    at = 0
+    while at < len(wanted):
+        for record in journal.replay(wanted[at]):
+            while at < len(wanted) and wanted[at] < record.seq:
+                at += 1
+            if at < len(wanted) and wanted[at] == record.seq:
+                with contextlib.suppress(KeyError, ValueError, TypeError):
+                    change = decode_change(record.payload)
+                    if isinstance(change, Write):
+                        found[record.seq] = change
+                at += 1
+            if at == len(wanted) or wanted[at] - record.seq > _NEAR_RECORDS:
+                break
+        else:
+            break
+    return found

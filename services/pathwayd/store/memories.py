@@ -13,7 +13,7 @@ from services.pathwayd.core.traces import Trace, format_time
 from services.pathwayd.store.claims import Claims
 from services.pathwayd.store.facts import FactFinder
 from services.pathwayd.store.ledger import Ledger
-from services.pathwayd.store.reading import Query, Reading
+from services.pathwayd.store.reading import MAX_PAGE, Query, Reading
 from services.pathwayd.store.service import Service
 from shared.errors import Forbidden, Invalid, NotFound
 from shared.filters.language import parse_filter
@@ -184,15 +184,18 @@ class Memories:
         return wire.Said(message="Memory updated successfully!")
 
     async def history(self, memory_id: str) -> Sequence[wire.MemoryHistory]:
-        """A memory's changes, oldest first; a deleted one keeps its history."""
-        self._find(memory_id, deleted=True)
-        past = await self._reading.history(memory_id, limit=1000)
+        """A memory's newest changes, oldest first; a deleted one keeps its history."""
+        created = format_time(self._find(memory_id, deleted=True).created)
+        # One more than is told, so that the first row knows what was there before it.
+        past = await self._reading.history(memory_id, limit=MAX_PAGE + 1)
+        entries = past.entries[::-1]
         rows: list[wire.MemoryHistory] = []
         before: Mapping[str, Any] = {}
-        created: str | None = None
-        for entry in reversed([e for e in past.entries if e.id == memory_id]):
+        if past.truncated or len(entries) > MAX_PAGE:
+            oldest = entries.pop(0).content
+            before = oldest if isinstance(oldest, dict) else {}
+        for entry in entries:
             now: Mapping[str, Any] = entry.content if isinstance(entry.content, dict) else {}
-            created = created or entry.at
             deleted = entry.event == "retire"
             event = "DELETE" if deleted else "ADD" if entry.event == "add" else "UPDATE"
             rows.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from services.pathwayd.core.drafts import check_length, check_model
@@ -16,7 +17,7 @@ from services.pathwayd.core.traces import (
     format_time,
     walk_back,
 )
-from services.pathwayd.store.answers import load_content, show_trace
+from services.pathwayd.store.answers import load_content, seq_of, show_trace, tell_step
 from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.rooms import load_room
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 MAX_QUERY_CHARS = 32_768
 MAX_PAGE = 1000
+# A page or history ends early behind so many bytes of content.
+MAX_PAGE_BYTES = 16 << 20
+# Steps of a history whose records are read together.
+_STEPS = 50
 _WITHOUT = wire.SemanticState(status="off")
 
 
@@ -80,7 +85,8 @@ class Reading:
             return shown
         if not 1 <= version <= trace.version:
             raise NotFound(f"Trace {trace.id} has versions 1 to {trace.version}, not {version}.")
-        write = await self._ledger.read_write(trace.seqs[version - 1])
+        seq = trace.seqs[version - 1]
+        write = (await self._ledger.read_writes([seq])).get(seq)
         if write is None:
             raise NotFound(
                 f"Version {version} of trace {trace.id} is lost: the log is damaged there. "
@@ -104,13 +110,15 @@ class Reading:
     ) -> wire.TraceList:
         """Traces by their last change, newest first."""
         found: list[Trace] = []
+        room = MAX_PAGE_BYTES
         for trace in self._behind(cursor):
             if (tag is None or tag in trace.tags) and (status is None or trace.status == status):
-                if len(found) == limit:
+                if len(found) == limit or room <= 0:
                     last = found[-1]
                     more = f"{last.seq}.{last.id}"
                     return wire.TraceList(traces=[self.show(t) for t in found], cursor=more)
                 found.append(trace)
+                room -= len(trace.content)
         return wire.TraceList(traces=[self.show(t) for t in found])
 
     def _behind(self, cursor: str | None) -> Iterator[Trace]:
@@ -149,15 +157,21 @@ class Reading:
             problems.append(f"trace {stop}, which {chain[-1]} supersedes, is not in the log")
         entries: list[wire.HistoryEntry] = []
         truncated = False
+        room = MAX_PAGE_BYTES
         steps = (step for name in chain for step in self._past(find_trace(self._ledger.get, name)))
-        for past, version in steps:
-            if len(entries) == limit:
-                truncated = True
+        while some := list(islice(steps, min(_STEPS, limit + 1 - len(entries)))):
+            writes = await self._ledger.read_writes([seq_of(*step) for step in some])
+            for past, version in some:
+                if len(entries) == limit or room <= 0:
+                    truncated = True
+                    break
+                told, size = tell_step(past, version, writes)
+                room -= size
+                entries.append(told)
+                if told.lost:
+                    problems.append(f"version {told.version} of {past.id} is lost from the log")
+            if truncated:
                 break
-            told = await self._tell_version(past, version) if version else tell_retired(past)
-            entries.append(told)
-            if told.lost:
-                problems.append(f"version {told.version} of {past.id} is lost from the log")
         return wire.History(
             id=trace.id,
             chain=chain,
@@ -174,27 +188,6 @@ class Reading:
             yield trace, 0
         for version in range(trace.version, 0, -1):
             yield trace, version
-
-    async def _tell_version(self, trace: Trace, version: int) -> wire.HistoryEntry:
-        first: wire.Event = "add" if trace.supersedes is None else "revise"
-        event: wire.Event = "update" if version > 1 else first
-        if version == trace.version:
-            content, tags, at = trace.content, trace.tags, trace.updated
-        else:
-            write = await self._ledger.read_write(trace.seqs[version - 1])
-            if write is None:
-                return wire.HistoryEntry(
-                    id=trace.id, version=version, event=event, at=None, lost=True
-                )
-            content, tags, at = write.content, write.tags, write.at
-        return wire.HistoryEntry(
-            id=trace.id,
-            version=version,
-            event=event,
-            at=format_time(at),
-            content=load_content(content),
-            tags=list(tags),
-        )
 
     # --- searches
 
@@ -356,17 +349,3 @@ class Reading:
             log=ledger.describe_log(),
             problems=problems,
         )
-
-
-def tell_retired(trace: Trace) -> wire.HistoryEntry:
-    """The retirement of a trace as its history shows it."""
-    assert trace.retired is not None
-    return wire.HistoryEntry(
-        id=trace.id,
-        version=trace.version,
-        event="retire",
-        at=format_time(trace.retired),
-        content=load_content(trace.content),
-        tags=list(trace.tags),
-        reason=trace.reason,
-    )
