@@ -18,6 +18,7 @@ from shared.wire.pathwayd_mem0 import (
     MemoryHistory,
     MemorySearch,
     MemoryUpdate,
+    OwnerQuery,
     Said,
 )
 
@@ -47,12 +48,9 @@ def add_mem0_routes(app: FastAPI, read_body: ReadBody, store: Callable[[], Store
         return await store().list(query)
 
     @app.delete(MEMORIES, tags=["mem0"])
-    async def delete_memories(
-        user_id: str | None = None, agent_id: str | None = None, run_id: str | None = None
-    ) -> Said:
+    async def delete_memories(query: Annotated[OwnerQuery, Query()]) -> Said:
         """Deletes all memories of somebody."""
-        given = {"user_id": user_id, "agent_id": agent_id, "run_id": run_id}
-        return await store().delete_all(given)
+        return await store().delete_all(query.model_dump())
 
     @app.get(MEMORY, tags=["mem0"])
     async def get_memory(memory_id: str) -> Memory:

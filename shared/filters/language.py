@@ -259,17 +259,13 @@ def _ordered(value: float, operand: float, operator: str) -> bool:
 def look_up(content: object, path: str) -> object:
     """A field's value: a key of exactly this name, else the path its dots describe.
 
-    None when there is none, or when it is null.
+    So in whatever a path leads into, too. None when there is none, or when it is null.
     """
-    if not isinstance(content, Mapping):
-        return None
-    here = cast("Mapping[str, object]", content)
-    if path in here or "." not in path:
-        return here.get(path)
-    *parents, last = path.split(".")
-    for part in parents:
-        inner = here.get(part)
-        if not isinstance(inner, Mapping):
-            return None
-        here = cast("Mapping[str, object]", inner)
-    return here.get(last)
+    here = content
+    while isinstance(here, Mapping):
+        inner = cast("Mapping[str, object]", here)
+        if path in inner or "." not in path:
+            return inner.get(path)
+        first, path = path.split(".", 1)
+        here = inner.get(first)
+    return None

@@ -59,12 +59,17 @@ class MemorySearch(Lenient):
     show_expired: bool = False
 
 
-class ListQuery(Request):
-    """Whose memories to list."""
+class OwnerQuery(Request):
+    """Whose memories are meant. What it does not know is refused: it was to narrow them down."""
 
     user_id: str | None = None
     agent_id: str | None = None
     run_id: str | None = None
+
+
+class ListQuery(OwnerQuery):
+    """Whose memories to list."""
+
     top_k: int = Field(default=100, ge=1)
     show_expired: bool = False
 

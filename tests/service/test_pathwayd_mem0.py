@@ -100,7 +100,7 @@ async def test_a_search_is_somebodys_own(w: World) -> None:
 async def test_filters_look_into_metadata(w: World) -> None:
     for n, city in enumerate(["Oslo", "Bergen", "Tromsø"]):
         await remember(w, f"visited {city}", metadata={"city": city, "year": 2020 + n})
-    await remember(w, "visited nothing")
+    await remember(w, "visited nothing", metadata={"a.b": 1})
     cases: list[tuple[dict[str, Any], set[str]]] = [
         ({"city": "Oslo"}, {"visited Oslo"}),
         ({"city": {"ne": "Oslo"}}, {"visited Bergen", "visited Tromsø"}),
@@ -111,6 +111,8 @@ async def test_filters_look_into_metadata(w: World) -> None:
         ({"metadata.city": {"contains": "gen"}}, {"visited Bergen"}),
         ({"city": "*"}, {"visited Oslo", "visited Bergen", "visited Tromsø"}),
         ({"NOT": [{"city": "*"}]}, {"visited nothing"}),
+        ({"a.b": 1}, {"visited nothing"}),
+        ({"created_at": {"lt": "2020-01-01"}}, set()),
     ]
     for given, expected in cases:
         assert set(await texts(w, "visited", {"user_id": "alice", **given})) == expected, given
@@ -131,6 +133,8 @@ async def test_filters_look_into_metadata(w: World) -> None:
         ({"query": "", "filters": {"user_id": "a"}}, "query"),
         ({"query": "x", "filters": {"user_id": "a"}, "threshold": 1.5}, "threshold"),
         ({"query": "x", "filters": {"user_id": "a"}, "top_k": 0}, "top_k"),
+        ({"query": "x", "filters": {"user_id": "a"}, "top_k": 1001}, "top_k"),
+        ({"query": "x", "filters": {"user_id": "a", "created_at": {"gt": "soon"}}}, "2026-12-31"),
         ({"query": "x", "user_id": "a b"}, "user_id"),
         ({"query": "x", "user_id": "a", "filters": {"user_id": "b"}}, "user_id"),
     ],
@@ -250,6 +254,10 @@ async def test_all_of_somebodys_memories_go_together(w: World) -> None:
     await remember(w, "kept", user_id="bob")
     trace = await w.add({"task": "kept too"})
     assert (await w.client.delete(MEMORIES)).status_code == 400
+    # A narrowing that is misspelt must not widen what goes.
+    wrong = await w.client.delete(f"{MEMORIES}?user_id=alice&agent=x")
+    assert (wrong.status_code, "agent" in wrong.text) == (400, True)
+    assert len((await w.get(f"{MEMORIES}?user_id=alice"))["results"]) == 3
     gone = await w.client.delete(f"{MEMORIES}?user_id=alice")
     assert gone.json() == {"message": "All relevant memories deleted"}
     assert (await w.get(f"{MEMORIES}?user_id=alice"))["results"] == []

@@ -49,6 +49,7 @@ def test_comparisons_are_typed(operator: str, operand: Any) -> None:
 def test_look_up_prefers_a_key_of_the_very_name() -> None:
     assert look_up({"a.b": 1, "a": {"b": 2}}, "a.b") == 1
     assert look_up({"a": {"b": {"c": 3}}}, "a.b.c") == 3
+    assert look_up({"a": {"b.c": 4, "b": {"c": 3}}}, "a.b.c") == 4
     for content in ("text", 7, [1], {"a": 1}, {"a": None}):
         assert look_up(content, "a.b") is None
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.pathwayd.core.content import check_json, digest_of, encode_content, search_text
+from services.pathwayd.core.fields import read_filter
 from services.pathwayd.core.memories import check_owned, read_expiration, resolve_field
 from services.pathwayd.core.records import (
     Key,
@@ -28,7 +29,8 @@ from services.pathwayd.core.traces import Trace, format_time, read_if_match, wal
 from services.pathwayd.core.words import split_words
 from shared.bm25 import weigh_word
 from shared.errors import Invalid
-from shared.filters.language import parse_filter
+from shared.filters.language import Any as AnyOf
+from shared.filters.language import Compare, holds, parse_filter
 from shared.journal.record import encode_payload
 
 JSON = st.recursive(
@@ -212,6 +214,41 @@ def test_a_day_ends_with_itself() -> None:
     for wrong in ("", "tomorrow", "2026-13-01", "99999-01-01"):
         with pytest.raises(Invalid, match="expiration_date"):
             read_expiration(wrong)
+    assert read_expiration("9999-12-31") > read_expiration("9999-12-30")
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({"gte": "2026-11-23T10:00:00Z"}, True),
+        ({"gt": "2026-11-23T10:00:00.5Z"}, False),
+        ({"lte": "2026-11-23T10:00:00.5+00:00"}, True),
+        ({"gte": "2026-11-23T12:00:00+02:00"}, True),
+        ({"lt": "2026-11-23T12:00:00+02:00"}, False),
+        ({"lt": "2026-11-23T06:00:00-05:00"}, True),
+        ({"gte": "2026-11-23"}, True),
+        ({"lt": "2026-11-23"}, False),
+        ({"gt": "0999-01-01"}, True),
+        ({"in": ["2026-11-23T11:00:00.5+01:00"]}, True),
+        ({"contains": "11-23"}, True),
+        ({"exists": True}, True),
+    ],
+)
+def test_times_are_compared_as_instants(asked: dict[str, Any], kept: bool) -> None:
+    made = 1_795_428_000_500_000
+    assert format_time(made) == "2026-11-23T10:00:00.500000Z"
+    found = read_filter({"or": [{"created_at": asked}]}, resolve_field)
+    assert isinstance(found, AnyOf)
+    (compare,) = found.parts
+    assert isinstance(compare, Compare)
+    assert holds(format_time(made), compare) is kept
+    assert read_filter({"not": {"content.created_at": "x"}}, resolve_field)
+
+
+@pytest.mark.parametrize("wrong", ["soon", 5, "2026-13-01", "0001-01-01T00:00:00+14:00", ""])
+def test_what_is_no_time_is_refused(wrong: object) -> None:
+    with pytest.raises(Invalid, match="updated_at"):
+        read_filter({"updated_at": {"gte": wrong}}, resolve_field)
 
 
 @pytest.mark.parametrize(

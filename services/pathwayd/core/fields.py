@@ -6,11 +6,26 @@ from collections.abc import Sequence
 
 import orjson
 
-from services.pathwayd.core.traces import Trace, format_time
-from shared.filters.language import Field, look_up
+from services.pathwayd.core.traces import Trace, format_time, parse_time
+from shared.errors import Invalid
+from shared.filters.language import (
+    All,
+    Compare,
+    Field,
+    Filter,
+    Not,
+    Resolve,
+    look_up,
+    parse_filter,
+)
+from shared.filters.language import Any as AnyOf
 
 # The trace's own fields; all others are paths in its content.
 OWN_FIELDS = frozenset("id version tags surface created_at updated_at supersedes".split())
+
+
+# Texts of one length in UTC, which therefore sort as the instants they name.
+_TIMES = (Field("trace", "created_at"), Field("trace", "updated_at"))
 
 
 def resolve_field(name: str) -> Field:
@@ -18,6 +33,40 @@ def resolve_field(name: str) -> Field:
     if name in OWN_FIELDS:
         return Field("trace", name)
     return Field("content", name.removeprefix("content."))
+
+
+def read_filter(given: object, resolve: Resolve, *, wildcard: bool = False) -> Filter:
+    """The filter that a caller's JSON stands for; times in it are instants, not texts.
+
+    Raises:
+        Invalid: it is malformed, or compares a trace's times with what is no time.
+    """
+    return _with_times(parse_filter(given, resolve, wildcard=wildcard))
+
+
+def _with_times(given: Filter) -> Filter:
+    if isinstance(given, Not):
+        return Not(_with_times(given.part))
+    if isinstance(given, All):
+        return All(tuple(_with_times(part) for part in given.parts))
+    if isinstance(given, AnyOf):
+        return AnyOf(tuple(_with_times(part) for part in given.parts))
+    field, operator, operand = given.field, given.operator, given.operand
+    if field not in _TIMES or operator in ("exists", "contains", "icontains"):
+        return given
+    if isinstance(operand, tuple):
+        return Compare(field, operator, tuple(_read_time(field, one) for one in operand))
+    return Compare(field, operator, _read_time(field, operand))
+
+
+def _read_time(field: Field, given: object) -> str:
+    try:
+        return format_time(parse_time(str(given)))
+    except (ValueError, OverflowError):
+        raise Invalid(
+            f"filter.{field.name}: expected a time like 2026-12-31T18:00:00Z, or a day like "
+            "2026-12-31, which stands for its first instant in UTC."
+        ) from None
 
 
 def read_fields(trace: Trace, fields: Sequence[Field]) -> list[object]:

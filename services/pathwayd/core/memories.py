@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, timedelta
+from datetime import date
 from typing import Any
 
+from services.pathwayd.core.traces import parse_time
 from shared.errors import Invalid
 from shared.filters.language import All, Compare, Field, Filter, Not
 from shared.filters.language import Any as AnyOf
 
 ENTITIES = ("user_id", "agent_id", "run_id")
 MAX_ID_CHARS = 256
+_DAY_US = 86_400_000_000
 # Fields of a memory itself; a filter on any other name looks into its metadata.
 _OWN = frozenset((*ENTITIES, "actor_id", "role", "hash", "expiration_date"))
 _EXPIRES = Field("content", "expires_at")
@@ -43,17 +46,19 @@ def read_expiration(given: str) -> int:
         Invalid: it is neither a date nor a time.
     """
     try:
-        if len(given) == 10:
-            midnight = datetime.combine(date.fromisoformat(given), datetime.min.time(), UTC)
-            ends = midnight + timedelta(days=1)
-        else:
-            ends = datetime.fromisoformat(given)
-            ends = ends if ends.tzinfo else ends.replace(tzinfo=UTC)
-        return int(ends.timestamp() * 1_000_000)
+        starts = parse_time(given)
+        # Days to the end of the calendar are days, though none comes after the last.
+        return starts + _DAY_US if _is_day(given) else starts
     except (ValueError, OverflowError):
         raise Invalid(
             "expiration_date: expected a date like 2026-12-31, or a time like 2026-12-31T18:00:00Z."
         ) from None
+
+
+def _is_day(given: str) -> bool:
+    with contextlib.suppress(ValueError):
+        return bool(date.fromisoformat(given))
+    return False
 
 
 def build_content(

@@ -7,13 +7,14 @@ reads it undisturbed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, NamedTuple
 
 from shared.errors import Conflict, Invalid, NotFound, PreconditionFailed
 
 # Of a number that a caller writes as text; int() refuses thousands of them.
 MAX_DIGITS = 20
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Surface = Literal["pathway", "mem0"]
 Status = Literal["live", "superseded", "retired"]
@@ -192,6 +193,16 @@ def walk_back(trace_id: str, lookup: Lookup) -> tuple[list[str], str | None]:
 
 def format_time(us: int) -> str:
     """Microseconds since 1970 as RFC 3339 in UTC, always of one length, so that texts sort."""
-    when = datetime.fromtimestamp(us / 1_000_000, UTC)
-    exact = when.replace(microsecond=us % 1_000_000)
-    return f"{exact.strftime('%Y-%m-%dT%H:%M:%S')}.{us % 1_000_000:06d}Z"
+    when = _EPOCH + timedelta(microseconds=us)
+    return f"{when.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def parse_time(given: str) -> int:
+    """A day or a time as microseconds since 1970; without a zone it is UTC's.
+
+    Raises:
+        ValueError, OverflowError: it is neither.
+    """
+    when = datetime.fromisoformat(given)
+    since = (when if when.tzinfo else when.replace(tzinfo=UTC)) - _EPOCH
+    return since // timedelta(microseconds=1)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import orjson
 
 from services.pathwayd.core import memories as rules
+from services.pathwayd.core.fields import read_filter
 from services.pathwayd.core.traces import Trace, format_time
 from services.pathwayd.store.claims import Claims
 from services.pathwayd.store.facts import FactFinder
@@ -16,7 +17,6 @@ from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.reading import MAX_PAGE, Query, Reading
 from services.pathwayd.store.service import Service
 from shared.errors import Forbidden, Invalid, NotFound
-from shared.filters.language import parse_filter
 from shared.wire import pathwayd_mem0 as wire
 from shared.wire.pathwayd import TraceAdd, TraceRetire, TraceUpdate
 
@@ -120,7 +120,7 @@ class Memories:
     async def _find_known(self, fact: str, entities: Mapping[str, str]) -> Trace | None:
         filters = rules.with_entities({"hash": rules.hash_memory(fact)}, entities)
         given = rules.restrict(
-            parse_filter(filters, rules.resolve_field), self._ledger.now_us(), expired=False
+            read_filter(filters, rules.resolve_field), self._ledger.now_us(), expired=False
         )
         answer, _ = await self._reading.run(Query(None, 1, given))
         return answer.found[0].trace if answer.found else None
@@ -131,7 +131,7 @@ class Memories:
         given = rules.restrict(
             rules.owned_by(entities), self._ledger.now_us(), expired=query.show_expired
         )
-        answer, _ = await self._reading.run(Query(None, query.top_k, given))
+        answer, _ = await self._reading.run(Query(None, self._check_top(query.top_k), given))
         return wire.Memories(results=[show_memory(found.trace) for found in answer.found])
 
     def get(self, memory_id: str) -> wire.Memory:
@@ -147,11 +147,11 @@ class Memories:
         beside = body.model_dump(include=set(rules.ENTITIES))
         entities = rules.read_entities(beside) if any(beside.values()) else {}
         filters = rules.with_entities(body.filters, entities)
-        given = parse_filter(filters, rules.resolve_field, wildcard=True)
+        given = read_filter(filters, rules.resolve_field, wildcard=True)
         rules.check_owned(given)
         query = Query(
             text=body.query,
-            k=body.top_k or body.limit or TOP_K,
+            k=self._check_top(body.top_k or body.limit or TOP_K),
             filter=rules.restrict(given, self._ledger.now_us(), expired=body.show_expired),
             threshold=THRESHOLD if body.threshold is None else body.threshold,
         )
@@ -245,6 +245,12 @@ class Memories:
         held = list(memory.state.traces.values()) if memory else []
         names = await self._ledger.search_pool.run(choose_memories, held, chosen)
         await self._service.retire_all(names, reason)
+
+    def _check_top(self, top_k: int) -> int:
+        most = self._ledger.section.max_k
+        if top_k > most:
+            raise Invalid(f"top_k: {top_k} memories; at most {most}. Narrow the filters.")
+        return top_k
 
     def _find(self, memory_id: str, *, deleted: bool = False) -> Trace:
         trace = self._ledger.get(memory_id)

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from services.pathwayd.core.drafts import check_length, check_model
-from services.pathwayd.core.fields import resolve_field
+from services.pathwayd.core.fields import read_filter, resolve_field
 from services.pathwayd.core.traces import (
     MAX_DIGITS,
     Trace,
@@ -22,7 +22,7 @@ from services.pathwayd.store.embedder import Embedder
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.rooms import load_room
 from shared.errors import Invalid, LakehouseError, NotFound, TooLarge
-from shared.filters.language import Filter, parse_filter
+from shared.filters.language import Filter
 from shared.telling import RunTeller, hash_request, judge_failure, since
 from shared.wire import pathwayd as wire
 
@@ -216,7 +216,7 @@ class Reading:
             )
 
     async def _search(self, body: wire.PathwaySearch) -> wire.PathwayResults:
-        given = None if body.filter is None else parse_filter(body.filter, resolve_field)
+        given = None if body.filter is None else read_filter(body.filter, resolve_field)
         query = Query(
             text=body.query,
             k=body.k,
