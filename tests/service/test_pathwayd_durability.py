@@ -242,6 +242,25 @@ async def test_damage_under_a_checkpoint_is_found_and_told(tmp_path: Path) -> No
             assert "lost" in gone["error"]["message"]
 
 
+async def test_a_lost_record_is_counted_once(tmp_path: Path) -> None:
+    config = config_of(tmp_path, checkpoint_records=10)
+    async with embedd_running(config) as switch:
+        async with pathwayd(config, switch) as w:
+            for n in range(12):
+                await w.add({"v": n}, id=f"t{n}")
+            await until_checkpoint(w, 12)
+            await w.add({"v": "behind"}, id="behind")
+            await w.add({"v": "last"}, id="last")
+        path = next((tmp_path / "data/pathwayd/journal").glob("0*.jsonl"))
+        blob = path.read_bytes()
+        path.write_bytes(blob.replace(b'"content":{"v":"behind"}', b'"content":{"v":"BEHIND"}'))
+        async with pathwayd(config, switch) as w:
+            stats = await until_checked(w)
+            assert (stats["log"]["missing"], stats["live"]) == (1, 13)
+            told = (await w.client.get("/metrics")).text
+            assert "lakehouse_pathwayd_lost_records_total 1.0" in told
+
+
 def write(name: str, at: int, **more: Any) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "version": 1,

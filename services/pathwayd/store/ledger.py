@@ -86,6 +86,7 @@ class Ledger:
         self._report = Report()
         self._checked = False
         self._unknown = 0
+        self._lost = 0
         self._checkpoint_seq = 0
         # All records up to here are in memory; those in `_ahead` are too.
         self._applied = 0
@@ -158,7 +159,9 @@ class Ledger:
                 f"{report.missing} records of the log cannot be read (numbers {shown}"
                 f"{', …' if len(report.gaps) > 5 else ''}); what they changed is lost"
             )
-            self.figures.lost.inc(report.missing)
+            # The whole log is read after what a start needs of it: each record counts once.
+            self.figures.lost.inc(max(0, report.missing - self._lost))
+            self._lost = max(self._lost, report.missing)
         elif report.damaged:
             found.append(f"{report.damaged} runs of bytes in the log are no records")
         if self._unknown:
