@@ -15,6 +15,7 @@ from services.pathwayd.core.fields import resolve_field
 from services.pathwayd.core.records import Retire, Vector, Vectors, Write
 from services.pathwayd.store import settling
 from services.pathwayd.store.checkpoint import read_memory, write_memory
+from services.pathwayd.store.explaining import explain_hit
 from services.pathwayd.store.memory import Memory
 from services.pathwayd.store.planes import BLOCK, Space, check_directions
 from services.pathwayd.store.postings import Postings
@@ -249,6 +250,21 @@ def test_words_go_with_the_last_row_that_held_them() -> None:
     assert look(memory) == before
     memory.apply(62, write("late", 1, "yew once3"))
     assert [w for w, n in zip(*_words(memory), strict=True) if n == 0] == []
+
+
+def test_a_score_is_explained_by_what_was_searched() -> None:
+    memory = Memory(10, 1000)
+    memory.load(enumerate(make_changes(3), start=1))
+    answer = search_view(memory.index.view(), Ask("oak fir", None, None, 50, None, 0.7))
+    taken = settling.begin(memory)
+    frozen = taken.merge()
+    memory.index.postings.replace(frozen, taken.parts)
+    packed = settling.pack_taken(taken, frozen)
+    settling.catch_up(memory, settling.make_index(memory, packed), taken, packed)
+    assert any(memory.index.row_of[f.trace.id] != f.row for f in answer.found)
+    for found in answer.found:
+        told = explain_hit(found, answer, 0.7)
+        assert sum(term.adds for term in told.terms) == pytest.approx(found.bm25, abs=1e-5)
 
 
 def _words(memory: Memory) -> tuple[list[str], list[int]]:

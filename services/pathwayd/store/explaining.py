@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from services.pathwayd.core.traces import format_time
 from services.pathwayd.store.answers import load_content
-from services.pathwayd.store.index import Index
 from services.pathwayd.store.search import Answer, Found
 from shared.wire.pathwayd import Explanation, PathwayHit, TermScore
 
 
-def show_hit(
-    found: Found, rank: int, answer: Answer, weight: float, *, full: bool, index: Index
-) -> PathwayHit:
+def show_hit(found: Found, rank: int, answer: Answer, weight: float, *, full: bool) -> PathwayHit:
     """A hit; with `full` also how its score came about."""
     trace = found.trace
     return PathwayHit(
@@ -28,16 +25,16 @@ def show_hit(
         updated_at=format_time(trace.updated),
         supersedes=trace.supersedes,
         superseded_by=trace.superseded_by,
-        explain=explain_hit(found, answer, weight, index) if full else None,
+        explain=explain_hit(found, answer, weight) if full else None,
     )
 
 
-def explain_hit(found: Found, answer: Answer, weight: float, index: Index) -> Explanation:
+def explain_hit(found: Found, answer: Answer, weight: float) -> Explanation:
     """The parts of a hit's score."""
     share = {"hybrid": weight, "semantic": 1.0}.get(answer.mode, 0.0)
     terms = []
-    if answer.weighed and found.row < len(index.entries):
-        terms = index.postings.view().explain(answer.weighed, found.row)
+    if answer.weighed and answer.postings is not None:
+        terms = answer.postings.explain(answer.weighed, found.row)
     return Explanation(
         semantic_weight=share,
         lexical_weight=round(1 - share, 6),

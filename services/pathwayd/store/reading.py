@@ -232,7 +232,7 @@ class Reading:
         weight = self._ledger.section.semantic_weight
         explain = await load_room("explaining")
         hits = [
-            explain.show_hit(found, rank, answer, weight, full=body.explain, index=self._index())
+            explain.show_hit(found, rank, answer, weight, full=body.explain)
             for rank, found in enumerate(answer.found, start=1)
         ]
         return wire.PathwayResults(
@@ -242,10 +242,6 @@ class Reading:
             semantic=semantic,
             matched=answer.matched,
         )
-
-    def _index(self) -> Any:
-        memory = self._ledger.memory
-        return memory.index if memory else None
 
     async def run(self, query: Query) -> tuple[Answer, wire.SemanticState]:
         """Searches; gives the answer and how meaning took part.
@@ -326,7 +322,7 @@ class Reading:
         """How the score of a hit came about."""
         explain = await load_room("explaining")
         weight = self._ledger.section.semantic_weight
-        return explain.explain_hit(found, answer, weight, self._index())
+        return explain.explain_hit(found, answer, weight)
 
     # --- figures
 

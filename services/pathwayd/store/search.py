@@ -13,6 +13,7 @@ from services.pathwayd.core.traces import Trace
 from services.pathwayd.core.words import split_words
 from services.pathwayd.store.index import LIVE, SUPERSEDED, View
 from services.pathwayd.store.planes import Floats, Mask
+from services.pathwayd.store.postings import PostingsView
 from shared.filters.language import Filter
 
 # Candidates that each side brings, at least, and times what is wanted.
@@ -49,13 +50,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The hits, how many traces were allowed, and what the words weighed."""
+    """The hits, how many traces were allowed, and what the words weighed.
+
+    `postings` are those that were searched; by the time that a score is explained, the index
+    may be another one, with other rows.
+    """
 
     found: Sequence[Found]
     matched: int
     mode: Literal["hybrid", "semantic", "lexical", "filter"]
     weighed: Sequence[tuple[str, float]]
     idf_sum: float
+    postings: PostingsView | None = None
 
 
 def search_view(view: View, ask: Ask) -> Answer:
@@ -98,7 +104,7 @@ def search_view(view: View, ask: Ask) -> Answer:
             found.append(Found(row, trace, score, cosine, words, float(bm25[row]), *ranks))
     found.sort(key=lambda one: (-one.score, one.trace.id))
     mode = "lexical" if ask.vector is None else "hybrid" if by_words else "semantic"
-    return Answer(found[: ask.k], matched, mode, weighed, idf_sum)
+    return Answer(found[: ask.k], matched, mode, weighed, idf_sum, view.postings)
 
 
 def _best(scores: np.ndarray[Any, np.dtype[np.float64]], allowed: Mask, count: int) -> list[int]:
