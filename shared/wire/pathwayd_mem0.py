@@ -16,11 +16,16 @@ class Lenient(BaseModel):
 
 
 class Message(Lenient):
-    """One message of a conversation."""
+    """One message of a conversation.
+
+    `recalled` says that it came out of a memory, put before a model for example: it is not
+    remembered again, and no facts are extracted from it.
+    """
 
     role: str = Field(min_length=1, max_length=64)
     content: str
     name: str | None = Field(default=None, max_length=256)
+    recalled: bool = False
 
 
 class MemoryAdd(Lenient):

@@ -109,6 +109,58 @@ async def test_two_at_once_remember_once(
     assert len((await w.get(f"{MEMORIES}?user_id=al"))["results"]) == 2
 
 
+async def test_what_came_from_recall_is_not_remembered_again(both: tuple[World, Fake]) -> None:
+    w, model = both
+    say(model, "Al likes fjords.", "Al is tall.")
+    done = (await w.post(MEMORIES, BODY))["results"]
+    found = await w.post("/mem0/search", {"query": "fjords", "user_id": "al", "threshold": 0})
+    told = [m["memory"] for m in found["results"]]
+    asked = len(model.seen)
+    # Marked by the client, or put into a prompt as lists mostly are.
+    prompt = "What you know:\n" + "".join(f"- {memory}\n" for memory in told)
+    messages = [
+        {"role": "assistant", "content": "They say: " + told[0], "recalled": True},
+        {"role": "user", "content": f"{prompt}1. {told[0]}\nWhere shall I go?"},
+        {"role": "assistant", "content": told[1]},
+    ]
+    say(model, "Al plans a trip.")
+    later = (await w.post(MEMORIES, {**BODY, "messages": messages, "run_id": "r"}))["results"]
+    assert [(m["event"], m["memory"]) for m in later if m["event"] == "ADD"] == [
+        ("ADD", "Al plans a trip.")
+    ]
+    assert {m["id"] for m in later if m["event"] == "NONE"} == {m["id"] for m in done}
+    (seen,) = model.seen[asked:]
+    question = seen.body["messages"][1]["content"]
+    assert question == "Conversation:\nuser: What you know:\nWhere shall I go?"
+    # Where nothing else was said, nobody is asked.
+    only = [{"role": "user", "content": told[1]}, {**messages[0], "content": "new, it seems"}]
+    nothing = (await w.post(MEMORIES, {**BODY, "messages": only}))["results"]
+    assert [m["event"] for m in nothing] == ["NONE"]
+    plain = {"messages": [messages[0]], "user_id": "al", "infer": False}
+    assert (await w.post(MEMORIES, plain))["results"] == []
+    assert len(model.seen) == asked + 1
+    # Another's memory is no recall.
+    say(model, "Bo likes fjords.")
+    await w.post(MEMORIES, {**BODY, "messages": [messages[2]], "user_id": "bo"})
+    assert told[1] in model.seen[-1].body["messages"][1]["content"]
+
+
+async def test_a_conversation_that_is_too_long_is_the_callers_error(tmp_path: Path) -> None:
+    config = make_config(
+        tmp_path,
+        embedd={"default_model": "fake"},
+        fake_ollama={"models": MODELS},
+        chatd={"max_body_bytes": 2000},
+    )
+    async with (
+        running(create_chatd(config)) as chatd,
+        embedd_running(config) as switch,
+        pathwayd(config, switch, chatd=chatd) as w,
+    ):
+        error = (await w.post(MEMORIES, {**BODY, "messages": "long " * 1000}, 413))["error"]
+        assert "several requests" in error["message"]
+
+
 async def test_no_facts_and_no_model(both: tuple[World, Fake]) -> None:
     w, model = both
     say(model)

@@ -6,7 +6,14 @@ import json
 
 import pytest
 
-from services.pathwayd.core.facts import MAX_FACT_CHARS, MAX_FACTS, make_question, read_facts
+from services.pathwayd.core.facts import (
+    MAX_FACT_CHARS,
+    MAX_FACTS,
+    leave_out,
+    list_sayings,
+    make_question,
+    read_facts,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +43,22 @@ def test_facts_are_bounded() -> None:
 def test_the_model_sees_who_said_what() -> None:
     asked = make_question([("user", "al", "I like fjords"), ("assistant", None, "Noted.")])
     assert asked == "Conversation:\nal: I like fjords\nassistant: Noted."
+
+
+def test_only_what_was_recalled_is_left_out() -> None:
+    recalled = {"likes tea", "a\nb", "3 cats"}
+    for text, left in (
+        ("likes tea", ""),
+        (" - likes tea \n", ""),
+        ("2) likes tea\n\u2022 likes tea\n> likes tea", ""),
+        ("a\nb", ""),
+        ("says: likes tea", "says: likes tea"),
+        ("likes tea\r\nand cake\n", "and cake"),
+        ("and cake\n", "and cake\n"),
+        ("3 cats", ""),
+        ("", ""),
+    ):
+        assert leave_out(text, recalled) == left, text
+        if left != text:
+            assert list_sayings(text) & recalled
+    assert list_sayings(" \n- \n") <= {"-"}

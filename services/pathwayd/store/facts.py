@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from services.pathwayd.core.facts import FORM, INSTRUCTIONS, make_question, read_facts
 from shared.clients.chatd import ChatdClient
-from shared.errors import LakehouseError, Unavailable
+from shared.errors import LakehouseError, TooLarge, Unavailable
 from shared.wire.pathwayd_mem0 import Message
 
 # A model that gives no list of facts is asked once more.
@@ -24,6 +24,7 @@ class FactFinder:
         """The facts, in order; none is an answer too.
 
         Raises:
+            TooLarge: the conversation is longer than the chat edge takes.
             Unavailable: no model answers, or none of its answers is a list of facts.
         """
         question = make_question([(m.role, m.name, m.content) for m in messages])
@@ -36,6 +37,11 @@ class FactFinder:
                 answer = await self._client.chat(
                     self._model, asked, temperature=0, response_format=FORM
                 )
+            except TooLarge:
+                raise TooLarge(
+                    f"messages: more than {self._model} can be asked at once; nothing was stored. "
+                    "Send them in several requests."
+                ) from None
             except LakehouseError as error:
                 raise _unable(self._model, error.message) from error
             facts = read_facts(answer.content)

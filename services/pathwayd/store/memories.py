@@ -9,6 +9,7 @@ from typing import Any, Literal
 import orjson
 
 from services.pathwayd.core import memories as rules
+from services.pathwayd.core.facts import leave_out, list_sayings
 from services.pathwayd.core.fields import read_filter
 from services.pathwayd.core.traces import Trace, format_time
 from services.pathwayd.store.claims import Claims
@@ -17,6 +18,7 @@ from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.reading import MAX_PAGE, Query, Reading
 from services.pathwayd.store.service import Service
 from shared.errors import Forbidden, Invalid, NotFound
+from shared.filters.language import MAX_OPTIONS
 from shared.wire import pathwayd_mem0 as wire
 from shared.wire.pathwayd import TraceAdd, TraceRetire, TraceUpdate
 
@@ -52,6 +54,8 @@ class Memories:
         kept = [m for m in messages if m.role != "system" and m.content.strip()]
         if not kept:
             raise Invalid("messages: none of them has a content to remember.")
+        # What was recalled is not remembered again: it would grow with each recall.
+        kept = [m for m in kept if not m.recalled]
         if body.infer:
             return await self._add_facts(body, entities, kept, key)
         adds = [
@@ -64,7 +68,7 @@ class Memories:
             )
             for m in kept
         ]
-        done = await self._service.add(adds, key, "mem0")
+        done = await self._service.add(adds, key, "mem0") if adds else []
         return wire.MemoriesAdded(
             results=[
                 wire.MemoryEvent(
@@ -88,7 +92,9 @@ class Memories:
             earlier = self._service.find_earlier(key, body, "mem0")
             if earlier:
                 return wire.MemoriesAdded(results=[show_event(trace, "ADD") for trace in earlier])
-            facts = await self._finder.find(messages)
+            recalled = await self._find_recalled(messages, entities)
+            said = leave_out_all(messages, recalled)
+            facts = await self._finder.find(said) if said else []
             # What is known already is not another memory: so a request without a key can be
             # repeated too.
             known = {fact: await self._find_known(fact, entities) for fact in facts}
@@ -107,7 +113,7 @@ class Memories:
             ]
             done = await self._service.add(adds, key, "mem0", told=body) if adds else []
         made = dict(zip(fresh, done, strict=True))
-        results: list[wire.MemoryEvent] = []
+        results = [show_event(trace, "NONE") for trace in recalled]
         for fact in facts:
             trace = known[fact]
             if trace is not None:
@@ -116,6 +122,24 @@ class Memories:
                 one = made[fact]
                 results.append(show_event(one.trace, "NONE" if one.duplicate else "ADD"))
         return wire.MemoriesAdded(results=results)
+
+    async def _find_recalled(
+        self, messages: Sequence[wire.Message], entities: Mapping[str, str]
+    ) -> list[Trace]:
+        """The memories of the same owners that stand in the messages word for word.
+
+        A model that was shown memories repeats them, and its client may not mark that.
+        """
+        sayings = {saying for m in messages for saying in list_sayings(m.content)}
+        hashes = sorted(map(rules.hash_memory, sayings))[:MAX_OPTIONS]
+        owners = [{name: value} for name, value in entities.items()]
+        given = rules.restrict(
+            read_filter({"hash": {"in": hashes}, "OR": owners}, rules.resolve_field),
+            self._ledger.now_us(),
+            expired=True,
+        )
+        answer, _ = await self._reading.run(Query(None, self._ledger.section.max_k, given))
+        return [found.trace for found in answer.found]
 
     async def _find_known(self, fact: str, entities: Mapping[str, str]) -> Trace | None:
         filters = rules.with_entities({"hash": rules.hash_memory(fact)}, entities)
@@ -267,6 +291,15 @@ def choose_memories(held: Sequence[Trace], chosen: Callable[[dict[str, Any]], bo
     """The ids of the memories whose contents are chosen; takes a while, so not on the loop."""
     alive = (trace for trace in held if trace.surface == "mem0" and trace.retired is None)
     return [trace.id for trace in alive if chosen(orjson.loads(trace.content))]
+
+
+def leave_out_all(
+    messages: Sequence[wire.Message], recalled: Sequence[Trace]
+) -> list[wire.Message]:
+    """The messages without what is a memory already; those of which nothing is left go."""
+    texts = {orjson.loads(trace.content)["memory"].strip() for trace in recalled}
+    left = [m.model_copy(update={"content": leave_out(m.content, texts)}) for m in messages]
+    return [m for m in left if m.content.strip()]
 
 
 def show_event(trace: Trace, event: Literal["ADD", "NONE"]) -> wire.MemoryEvent:
