@@ -25,6 +25,9 @@ from shared.keepalive import IDLE_CONNECTION_S
 CONNECT_S = 5.0
 # Between two pieces of an answer when the request has no deadline of its own. Seconds.
 READ_S = 60.0
+# For a peer's /health. Less than the gateway waits for a daemon's /ready, so that a peer that
+# hangs is named there, and not the daemon that waited for it.
+CHECK_S = 1.5
 
 # The transport translates most of aiohttp's errors into httpx's, but not all.
 TransportError = httpx.HTTPError | aiohttp.ClientError
@@ -119,7 +122,7 @@ class ServiceClient:
     async def check(self) -> str:
         """ "ok" when the daemon is alive, else the reason why not; for `/ready`."""
         try:
-            await self.request("GET", "/health", timeout_s=2.0)
+            await self.request("GET", "/health", timeout_s=CHECK_S)
         except (Unavailable, Timeout, Upstream) as error:
             return error.message
         return "ok"

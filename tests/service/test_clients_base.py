@@ -102,6 +102,17 @@ async def test_nobody_there_is_unavailable(tmp_path: Path) -> None:
     await client.aclose()
 
 
+async def test_a_check_ends_before_whoever_asked_for_it_gives_up(tmp_path: Path) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async with client_of_socket(tmp_path, hang) as client:
+        limit_s = make_config(tmp_path).gateway.ready_timeout_s
+        async with asyncio.timeout(limit_s):
+            assert "storaged did not answer" in await client.check()
+
+
 async def test_silence_is_a_timeout(tmp_path: Path) -> None:
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

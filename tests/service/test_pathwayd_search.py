@@ -224,6 +224,19 @@ async def test_vectors_of_the_callers_own(w: World) -> None:
     assert (await w.post("/pathway/traces", short, 400))["error"]["details"]["dim"] == 256
 
 
+async def test_an_embedd_that_is_back_is_asked_at_once(tmp_path: Path) -> None:
+    async with world(config_of(tmp_path, embed_wait_s=0, embed_timeout_s=0.05)) as w:
+        await w.add("first", id="first")
+        await w.until_embedded()
+        w.embedd.hangs = True
+        assert (await w.search("first"))["semantic"]["status"] == "unavailable"
+        w.embedd.hangs = False
+        # What the background hears of embedd, searches know too.
+        await w.add("second", id="second")
+        await w.until_embedded()
+        assert (await w.search("second"))["semantic"]["status"] == "ok"
+
+
 async def test_the_first_vector_does_not_decide_how_long_vectors_are(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     async with embedd_running(config) as switch, pathwayd(config, switch) as w:

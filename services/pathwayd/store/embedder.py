@@ -203,6 +203,8 @@ class Embedder:
 
     def _note_model(self, model: str, dim: int | None) -> None:
         """Takes what embedd says of its model: its id, and the length of its vectors if known."""
+        # It answers: searches need not go without it any longer.
+        self._silent_until = 0.0
         memory = self._ledger.memory
         before = self._model or (memory.model if memory else None)
         if model != self._model:
