@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from shared.clients.base import ServiceClient
 from shared.config import Config
+from shared.errors import Upstream
 from shared.runtime import Transports
 from shared.wire.embedd import ARROW_STREAM, EmbedModels, EmbedRequest, EmbedResponse
+
+M = TypeVar("M", bound=BaseModel)
 
 
 class EmbeddClient(ServiceClient):
@@ -19,9 +25,16 @@ class EmbeddClient(ServiceClient):
     async def embed(
         self, texts: Sequence[str], model: str | None = None, dimensions: int | None = None
     ) -> EmbedResponse:
-        """One vector per text, as numbers."""
+        """One vector per text, as numbers.
+
+        Raises:
+            Upstream: what answers is not embedd, or gives other vectors than it says.
+        """
         response = await self._post(texts, model, dimensions, "application/json")
-        return EmbedResponse.model_validate_json(response)
+        found = _read(EmbedResponse, response)
+        if len(found.vectors) != len(texts) or any(len(v) != found.dim for v in found.vectors):
+            raise _strange()
+        return found
 
     async def embed_arrow(
         self, texts: Sequence[str], model: str | None = None, dimensions: int | None = None
@@ -35,7 +48,7 @@ class EmbeddClient(ServiceClient):
     async def list_models(self) -> EmbedModels:
         """Every model that can be asked for."""
         response = await self.request("GET", "/embed/models")
-        return EmbedModels.model_validate_json(response.content)
+        return _read(EmbedModels, response.content)
 
     async def _post(
         self, texts: Sequence[str], model: str | None, dimensions: int | None, accept: str
@@ -48,3 +61,17 @@ class EmbeddClient(ServiceClient):
             content=body.model_dump_json(exclude_none=True),
         )
         return response.content
+
+
+def _read(model: type[M], content: bytes) -> M:
+    try:
+        return model.model_validate_json(content)
+    except ValidationError:
+        raise _strange() from None
+
+
+def _strange() -> Upstream:
+    return Upstream(
+        "What answers at embedd's address does not answer like embedd. Check [embedd] port and "
+        "url, and that all daemons are of one version."
+    )

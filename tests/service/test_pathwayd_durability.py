@@ -11,10 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from services.pathwayd.app import create_app
 from services.pathwayd.core.records import Retire, Write, encode_change
 from services.pathwayd.store.settling import write_checkpoint
 from shared.config import Config
 from shared.journal import Journal
+from tests.support.apps import running
 from tests.support.pathwayd import Switch, World, config_of, embedd_running, pathwayd, until
 
 pytestmark = pytest.mark.anyio
@@ -304,6 +306,35 @@ async def test_a_cycle_in_damaged_data_is_detected(tmp_path: Path) -> None:
         assert stats["log"]["unknown"] == 2
         assert any("no known kind" in p for p in stats["problems"])
         assert (await w.post(f"{TRACES}/d/revise", {"content": 1, "id": "a"}, 409))["error"]
+
+
+async def test_a_log_that_cannot_be_loaded_is_not_served_as_if_it_were_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("odd")
+
+    config = config_of(tmp_path)
+    async with embedd_running(config) as switch:
+        async with pathwayd(config, switch) as w:
+            await w.add("one", id="a")
+        app = create_app(config, transports={"embedd": switch})
+        with monkeypatch.context() as patch:
+            patch.setattr("services.pathwayd.store.loading.load_memory", fail)
+            async with running(app) as transport:
+                client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
+                async with client:
+                    w = World(client, switch, config, app)
+                    await until(lambda: is_failed(w))
+                    assert "log" in (await w.add("two", 503, id="a"))["error"]["message"]
+                    await w.get(f"{TRACES}/a", 503)
+                    await w.get("/ready", 503)
+        async with pathwayd(config, switch) as w:
+            assert (await w.get(f"{TRACES}/a"))["content"] == "one"
+
+
+async def is_failed(w: World) -> bool:
+    return (await w.get("/pathway/stats"))["status"] != "loading"
 
 
 async def test_a_second_daemon_is_kept_out(tmp_path: Path) -> None:

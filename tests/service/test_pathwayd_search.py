@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -235,6 +236,27 @@ async def test_an_embedd_that_is_back_is_asked_at_once(tmp_path: Path) -> None:
         await w.add("second", id="second")
         await w.until_embedded()
         assert (await w.search("second"))["semantic"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"hello": "world"},
+        {"model": "m", "dim": 2, "vectors": [], "tokens": 0},
+        {"model": "m", "dim": 2, "vectors": [[1.0, 2.0, 3.0]], "tokens": 0},
+    ],
+)
+async def test_what_is_not_embedd_is_not_believed(w: World, answer: dict[str, Any]) -> None:
+    inner = w.embedd.inner
+    w.embedd.inner = httpx.MockTransport(lambda _: httpx.Response(200, json=answer))
+    assert (await w.add("a giraffe", id="late"))["embedded"] is False
+    found = await w.search("giraffe")
+    assert ([h["id"] for h in found["hits"]][:1], found["degraded"]) == (["late"], True)
+    assert "embedd" in found["semantic"]["reason"]
+    w.embedd.inner = inner
+    await w.until_embedded()
+    assert (await w.search("giraffe"))["semantic"]["status"] == "ok"
+    assert (await w.get("/pathway/stats"))["problems"] == []
 
 
 async def test_the_first_vector_does_not_decide_how_long_vectors_are(tmp_path: Path) -> None:

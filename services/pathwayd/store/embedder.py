@@ -183,10 +183,13 @@ class Embedder:
                     wait_s = _FIRST_WAIT_S
                 self._tidy()
                 self.failure = None
-            except LakehouseError as error:
+            except Exception as error:
+                # Whatever it is, the traces that wait are tried again, and nobody waits for them.
+                told = isinstance(error, LakehouseError)
+                reason = error.message if told else "they cannot be embedded; the log says why"
                 if self.failure is None:
-                    logger.warning("Traces wait for their vectors: %s", error.message)
-                self.failure = error.message
+                    logger.warning("Traces wait for their vectors: %s", reason, exc_info=not told)
+                self.failure = reason
                 self._release(list(self._waiters))
                 asyncio.get_running_loop().call_later(wait_s, self._wake.set)
                 wait_s = min(wait_s * 2, _LONGEST_WAIT_S)

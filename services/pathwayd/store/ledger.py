@@ -124,6 +124,11 @@ class Ledger:
             self.failure = getattr(error, "message", "its files cannot be read")
             logger.error("The log is not served: %s", self.failure)
             return
+        except Exception:
+            # Served as if it were empty it would take changes that contradict what is in it.
+            self.failure = "its log cannot be loaded; the daemon's own log says why"
+            logger.exception("The log is not served")
+            return
         finally:
             self.loaded.set()
         torn = self._journal.recovery
