@@ -24,6 +24,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from shared.config import Config, ConfigError, load
 from shared.daemons import ROOT
@@ -153,10 +154,21 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
         raise NotFound(f"There is no route {path} here. GET /openapi.json lists the routes.")
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        allowed = headers.get("Allow", headers.get("allow", "another method"))
+        told = headers.pop("Allow", headers.pop("allow", "another method"))
+        allowed = ", ".join(_list_methods(request)) or told
+        headers["Allow"] = allowed
         raise MethodNotAllowed(f"{path} takes {allowed}, not {request.method}.", headers=headers)
     cls = BY_STATUS.get(error.status_code, Invalid if error.status_code < 500 else Internal)
     raise cls(str(error.detail), headers=headers)
+
+
+def _list_methods(request: Request) -> list[str]:
+    """What a path takes, by all of its routes: the framework tells of the first one alone."""
+    found: set[str] = set()
+    for route in request.app.routes:
+        if route.matches(request.scope)[0] is Match.PARTIAL:
+            found |= route.methods or set()
+    return sorted(found)
 
 
 def _describe_errors(app: FastAPI) -> None:

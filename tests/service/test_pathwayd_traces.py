@@ -345,6 +345,12 @@ async def test_what_cannot_be_kept_is_refused(
     assert (await w.get("/pathway/stats"))["live"] == 0
 
 
+async def test_a_method_that_is_not_taken_is_told_all_that_are(w: World) -> None:
+    answer = await w.client.delete(f"{TRACES}/a")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, PUT")
+    assert "takes GET, PUT, not DELETE" in answer.json()["error"]["message"]
+
+
 async def test_unknown_things_are_404(w: World) -> None:
     for path in (f"{TRACES}/none", f"{TRACES}/%00", f"{TRACES}/{'x' * 500}"):
         assert "POST /pathway/search" in (await w.get(path, 404))["error"]["message"]
