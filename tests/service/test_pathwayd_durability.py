@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from services.pathwayd.app import create_app
-from services.pathwayd.core.records import Retire, Write, encode_change
+from services.pathwayd.core.records import Retire, Write, decode_change, encode_change
+from services.pathwayd.store import settling
+from services.pathwayd.store.memory import Memory
 from services.pathwayd.store.settling import write_checkpoint
 from shared.config import Config
 from shared.journal import Journal
@@ -306,6 +309,24 @@ async def test_a_cycle_in_damaged_data_is_detected(tmp_path: Path) -> None:
         assert stats["log"]["unknown"] == 2
         assert any("no known kind" in p for p in stats["problems"])
         assert (await w.post(f"{TRACES}/d/revise", {"content": 1, "id": "a"}, 409))["error"]
+
+
+async def test_a_checkpoint_from_behind_a_damaged_end_is_passed_over(tmp_path: Path) -> None:
+    config = config_of(tmp_path, embed_wait_s=0)
+    folder = tmp_path / "data/pathwayd/journal"
+    memory = Memory(10, config.pathwayd.max_text_chars)
+    records = [write("a", 1), write("a", 2, version=2, content=b'{"n":2}')]
+    with Journal(folder) as journal:
+        for seq, record in enumerate(records, start=1):
+            memory.apply(seq, decode_change(orjson.loads(orjson.dumps(record))))
+        journal.append_sync(records[0])
+        taken = settling.begin(memory)
+        settling.write_checkpoint(journal, 1, taken, settling.pack_taken(taken, taken.merge()))
+    async with embedd_running(config) as switch, pathwayd(config, switch) as w:
+        done = await w.put(f"{TRACES}/a", {"content": {"n": 3}})
+        assert (done["version"], done["content"]) == (2, {"n": 3})
+        assert (await w.get(f"{TRACES}/a"))["content"] == {"n": 3}
+        assert any("checkpoint" in p for p in (await w.get("/pathway/stats"))["problems"])
 
 
 async def test_a_log_that_cannot_be_loaded_is_not_served_as_if_it_were_empty(

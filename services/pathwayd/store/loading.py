@@ -70,8 +70,10 @@ def _load(journal: Journal, section: PathwaydSection) -> Loaded:
             memory = read_memory(
                 checkpoint.chunks(), section.idempotency_keys, section.max_text_chars
             )
+            check_reach(memory, journal.last_seq)
             start = checkpoint.seq
         except (ValueError, KeyError, TypeError, IndexError) as error:
+            memory = None
             problems.append("the checkpoint could not be used; all of the log was read")
             logger.error("The checkpoint at %d could not be used: %s", checkpoint.seq, error)
     if memory is None:
@@ -80,6 +82,19 @@ def _load(journal: Journal, section: PathwaydSection) -> Loaded:
     reading = _Reading(journal, start + 1, report)
     memory.load(reading)
     return Loaded(memory, start, report, reading.unknown, problems)
+
+
+def check_reach(memory: Memory, last_seq: int) -> None:
+    """Passes when a checkpoint holds nothing from behind the end of the log.
+
+    It may hold more than it says, and the end may be damaged. New records would then have
+    numbers that traces in it have passed already, and would change nothing.
+
+    Raises:
+        ValueError: it does.
+    """
+    if any(trace.seq > last_seq for trace in memory.state.traces.values()):
+        raise ValueError("a checkpoint from behind the end of the log")
 
 
 def count_unknown(journal: Journal, report: Report) -> Iterator[bool]:
