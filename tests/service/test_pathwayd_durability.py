@@ -18,6 +18,7 @@ from services.pathwayd.store import settling
 from services.pathwayd.store.memory import Memory
 from services.pathwayd.store.settling import write_checkpoint
 from shared.config import Config
+from shared.errors import Unavailable
 from shared.journal import Journal
 from tests.support.apps import running
 from tests.support.pathwayd import Switch, World, config_of, embedd_running, pathwayd, until
@@ -245,6 +246,30 @@ async def test_damage_under_a_checkpoint_is_found_and_told(tmp_path: Path) -> No
             assert past["problems"] == ["version 1 of t0 is lost from the log"]
             gone = await w.get(f"{TRACES}/t0?version=1", 404)
             assert "lost" in gone["error"]["message"]
+
+
+async def test_a_disk_that_fails_under_the_check_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Unavailable("The log cannot be read: the disk reports an error.")
+
+    config = config_of(tmp_path, checkpoint_records=10)
+    async with embedd_running(config) as switch:
+        async with pathwayd(config, switch) as w:
+            for n in range(12):
+                await w.add({"v": n})
+            await until_checkpoint(w, 12)
+        monkeypatch.setattr("services.pathwayd.store.loading.read_slice", fail)
+        async with pathwayd(config, switch) as w:
+
+            async def is_told() -> bool:
+                return bool((await w.get("/pathway/stats"))["problems"])
+
+            await until(is_told)
+            stats = await w.get("/pathway/stats")
+            assert (stats["log"]["checked"], stats["live"]) == (False, 12)
+            assert "the disk reports an error" in stats["problems"][0]
 
 
 async def test_a_lost_record_is_counted_once(tmp_path: Path) -> None:

@@ -358,9 +358,15 @@ class Ledger:
         loading = await load_room("loading")
         records = loading.count_unknown(self._journal, report)
         unknown = 0
-        while (found := await self._disk.run(loading.read_slice, records, _SLICE)) is not None:
-            unknown += found
-            await asyncio.sleep(_REST_S)
+        try:
+            while (found := await self._disk.run(loading.read_slice, records, _SLICE)) is not None:
+                unknown += found
+                await asyncio.sleep(_REST_S)
+        except (LakehouseError, OSError) as error:
+            reason = getattr(error, "message", "the disk reports an error")
+            self._log_problems.append(f"the log could not be read to its end: {reason}")
+            logger.error("The log could not be read to its end: %s", reason)
+            return
         self._report, self._unknown, self._checked = report, unknown, True
         self._tell(report)
 
