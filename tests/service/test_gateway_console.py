@@ -154,6 +154,13 @@ def test_every_route_is_tried_here() -> None:
             assert any(re.fullmatch(pattern, path) for path in tried), page.path
 
 
+async def test_a_search_of_traces_keeps_to_the_state_that_was_chosen(tmp_path: Path) -> None:
+    async with console(tmp_path) as (client, _):
+        for state, shown in (("", True), ("live", True), ("superseded", False)):
+            page = await client.get(f"/console/pathway?q=evil&status={state}")
+            assert ("/console/pathway/t1" in page.text) is shown, state
+
+
 @pytest.mark.parametrize("path", PAGES)
 async def test_pages_escape_whatever_daemons_answer(tmp_path: Path, path: str) -> None:
     async with console(tmp_path) as (client, _):

@@ -20,15 +20,15 @@ async def list_traces(visit: Visit) -> Response:
     query, status = visit.query("q").strip(), visit.query("status")
     values: dict[str, Any] = {"query": query, "state": status, "cursor": None}
     traces: list[Trace] | list[PathwayHit]
+    known = status if status in get_args(Status) else None
     if query:
         search = PathwaySearch(
             query=query, k=FOUND, include_superseded=status != "live", explain=True
         )
         results = await visit.fleet.pathway.search(search)
-        traces = results.hits
+        traces = [hit for hit in results.hits if known in (None, hit.status)]
         values["semantic"] = results.semantic
     else:
-        known = status if status in get_args(Status) else None
         page = await visit.fleet.pathway.list_traces(
             PAGE_SIZE, visit.query("cursor") or None, cast("Status | None", known)
         )
