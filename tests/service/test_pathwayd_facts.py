@@ -157,8 +157,10 @@ async def test_a_conversation_that_is_too_long_is_the_callers_error(tmp_path: Pa
         embedd_running(config) as switch,
         pathwayd(config, switch, chatd=chatd) as w,
     ):
-        error = (await w.post(MEMORIES, {**BODY, "messages": "long " * 1000}, 413))["error"]
-        assert "several requests" in error["message"]
+        for length in (1000, 300_000):
+            error = (await w.post(MEMORIES, {**BODY, "messages": "long " * length}, 413))["error"]
+            assert "several requests" in error["message"]
+            assert ("characters" in error["message"]) is (length > 1000)
 
 
 async def test_no_facts_and_no_model(both: tuple[World, Fake]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import orjson
@@ -17,7 +18,7 @@ from services.pathwayd.store.facts import FactFinder
 from services.pathwayd.store.ledger import Ledger
 from services.pathwayd.store.reading import MAX_PAGE, Query, Reading
 from services.pathwayd.store.service import Service
-from shared.errors import Forbidden, Invalid, NotFound
+from shared.errors import Forbidden, Invalid, NotFound, TooLarge
 from shared.filters.language import MAX_OPTIONS
 from shared.wire import pathwayd_mem0 as wire
 from shared.wire.pathwayd import TraceAdd, TraceRetire, TraceUpdate
@@ -86,6 +87,13 @@ class Memories:
         key: str | None,
     ) -> wire.MemoriesAdded:
         # Checked before a model is asked, which takes long.
+        size, most = sum(len(m.content) for m in messages), self._ledger.section.max_content_bytes
+        if size > most:
+            raise TooLarge(
+                f"messages: {size} characters; facts are extracted from {most} at once. "
+                "Send them in several requests.",
+                details={"limit": most},
+            )
         rules.build_content("", entities, body.metadata, body.expiration_date)
         async with self._asking.hold([] if key is None else [key]):
             # A model may say it otherwise the second time; the key goes with what was asked.
@@ -131,7 +139,7 @@ class Memories:
         A model that was shown memories repeats them, and its client may not mark that.
         """
         sayings = {saying for m in messages for saying in list_sayings(m.content)}
-        hashes = sorted(map(rules.hash_memory, sayings))[:MAX_OPTIONS]
+        hashes = [rules.hash_memory(saying) for saying in islice(sayings, MAX_OPTIONS)]
         owners = [{name: value} for name, value in entities.items()]
         given = rules.restrict(
             read_filter({"hash": {"in": hashes}, "OR": owners}, rules.resolve_field),
