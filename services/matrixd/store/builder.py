@@ -23,7 +23,7 @@ from services.matrixd.store.figures import Figures
 from services.matrixd.store.ledger import Ledger, Pending
 from services.matrixd.store.peers import Patience, Peers
 from services.matrixd.store.sources import Sources, Unusable
-from shared.errors import NotFound, Unavailable
+from shared.errors import Invalid, NotFound, Unavailable
 from shared.pool import BlockingPool
 from shared.sections.matrix import MatrixdSection
 from shared.wire.embedd import EmbedResponse
@@ -96,8 +96,11 @@ class Builder:
         """The index is there, of the right model, and holds what the ledger says, or nothing."""
         trial = await patience.call(lambda: self._peers.embedd.embed([TRIAL], corpus.spec.model))
         state = corpus.state
-        if state.model and (state.model, state.dim) != (trial.model, trial.dim):
-            # Vectors of two models never mix.
+        chunked = corpus.spec.chunking is not None
+        of_old = corpus.chunked, state.model, state.dim
+        anew = bool(state.model) and of_old != (chunked, trial.model, trial.dim)
+        if anew:
+            # Vectors of two models never mix, nor do chunks and whole documents.
             await patience.call(lambda: self._peers.vectord.delete_index(corpus.index))
         spec = IndexSpec(name=corpus.index, dim=trial.dim, model=trial.model)
 
@@ -109,15 +112,26 @@ class Builder:
 
         info = await patience.call(make)
         _, items = await self._pool.run(self._ledger.count_held, corpus.uid)
-        if info.created_at != state.index_made_at or info.count < items:
-            # Another index than the one that was filled, or one that lost something.
+        if not anew and info.count < items:
+            # It lost something. What is not known, nor could be found in it later what the
+            # source no longer has, so it is begun anew.
+            anew = True
+            await patience.call(lambda: self._peers.vectord.delete_index(corpus.index))
+            info = await patience.call(make)
+        if anew or info.created_at != state.index_made_at:
+            # Another index than the one that was filled.
             await self._pool.run(self._ledger.forget_rows, corpus.uid)
             corpus.set_job(phase="read")
-        await corpus.save(model=trial.model, dim=trial.dim, index_made_at=info.created_at)
+            # Until it is filled, a search says so.
+            corpus.set(in_hand={}, built=False)
+        await corpus.save(
+            model=trial.model, dim=trial.dim, index_made_at=info.created_at, chunked=chunked
+        )
 
     # --- reading
 
     async def _read(self, corpus: Corpus, patience: Patience) -> None:
+        await self._take_back(corpus, patience)
         spec = corpus.spec
         snapshots = await patience.call(lambda: self._sources.read_snapshots(spec))
         account = await patience.call(lambda: self._read_once(corpus))
@@ -125,6 +139,27 @@ class Builder:
         account.documents = found
         corpus.set(snapshots=snapshots, report=account.tell())
         await corpus.enter("embed", total=waiting, done=0, unchanged=found - waiting)
+
+    async def _take_back(self, corpus: Corpus, patience: Patience) -> None:
+        """Removes from the index what a job that was broken off may have put there.
+
+        Another reading may not have these documents, and as they were never noted as held,
+        nothing would delete them.
+        """
+        held = corpus.state.in_hand
+        if not held:
+            return
+        names = [n for name, count in held.items() for n in item_ids(name, count, corpus.chunked)]
+        # Noted first: an index that holds less than is noted would be begun anew.
+        await self._pool.run(self._ledger.note_deleted, corpus.uid, list(held))
+        for start in range(0, len(names), _DELETED):
+            some = names[start : start + _DELETED]
+
+            async def delete(some: list[str] = some) -> object:
+                return await self._peers.vectord.delete_items(corpus.index, ids=some)
+
+            await patience.call(delete)
+        await corpus.save(in_hand={})
 
     async def _read_once(self, corpus: Corpus) -> Account:
         recipe = make_recipe(corpus.spec)
@@ -163,6 +198,9 @@ class Builder:
     # --- embedding
 
     async def _embed(self, corpus: Corpus, patience: Patience) -> None:
+        _, waiting = await self._pool.run(self._ledger.count_found, corpus.uid)
+        # What was done before the job was taken up again counts.
+        corpus.set_job(done=corpus.state.job.total - waiting)
         after = -1
         writing: asyncio.Task[None] | None = None
         try:
@@ -188,6 +226,7 @@ class Builder:
         finally:
             if writing is not None:
                 writing.cancel()
+        corpus.set(in_hand={})
         await corpus.enter("delete")
 
     def _split(self, corpus: Corpus, one: Pending) -> list[str]:
@@ -231,6 +270,10 @@ class Builder:
                 items.append({"id": name, "vector": vector, "text": text, "metadata": metadata})
             extra += item_ids(one.id, one.items, corpus.chunked)[len(pieces) :]
             written.append((one.id, one.hash, len(pieces)))
+        in_hand = {
+            one.id: max(one.items, len(pieces)) for one, pieces in zip(pending, texts, strict=True)
+        }
+        await corpus.save(in_hand=in_hand)
         put, delete = self._peers.vectord.put_items, self._peers.vectord.delete_items
         await patience.call(lambda: put(corpus.index, items, model=corpus.state.model))
         if extra:
@@ -301,7 +344,8 @@ class Builder:
                 found = await patience.call(
                     lambda item=item: self._peers.vectord.get_item(corpus.index, item)
                 )
-            except NotFound:
+            except (NotFound, Invalid):
+                # An id like `..` is a good one, but cannot be asked for.
                 continue
             documents.append((name, found.text or ""))
         return documents
