@@ -12,6 +12,8 @@ from shared.wire.base import Request, Response
 CORPUS_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"
 Column = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 CorpusName = Annotated[str, StringConstraints(pattern=CORPUS_NAME)]
+# A corpus asked for, which may not be there.
+Named = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class Source(Request):
@@ -128,8 +130,8 @@ class Tuning(Request):
 class CorpusInfo(Response):
     """A corpus: its spec, what it holds, and its latest job.
 
-    `status`: building until its first build is done, then ready, also while it is refreshed;
-    failed when the first build ended without success. `items` are the documents' chunks.
+    `status`: building until its index was filled once, then ready, also while it is refreshed;
+    failed when that ended without success. An index made anew is filled anew. `items` are the documents' chunks.
     """
 
     name: str
@@ -176,7 +178,7 @@ class MatrixSearch(Request):
     """
 
     query: str = Field(min_length=1, max_length=20_000)
-    corpora: list[str] | None = Field(default=None, min_length=1)
+    corpora: list[Named] | None = Field(default=None, min_length=1)
     k: int = Field(default=10, ge=1, le=200)
     filters: dict[str, Any] | None = Field(
         default=None, validation_alias=AliasChoices("filters", "filter")
