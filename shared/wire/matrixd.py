@@ -131,7 +131,8 @@ class CorpusInfo(Response):
     """A corpus: its spec, what it holds, and its latest job.
 
     `status`: building until its index was filled once, then ready, also while it is refreshed;
-    failed when that ended without success. An index made anew is filled anew. `items` are the documents' chunks.
+    failed when that ended without success. An index made anew is filled anew.
+    `items` are the documents' chunks.
     """
 
     name: str
