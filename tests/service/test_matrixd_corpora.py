@@ -124,6 +124,7 @@ async def test_the_same_spec_again_is_the_same_corpus_and_another_is_refused(
         ({"source": {"dataset": "missing"}}, 404, "no table"),
         ({"source": {}}, 400, "exactly one"),
         ({"source": {"objects": "none/"}, "text": "{text}"}, 404, "no object"),
+        ({"source": {"objects": ["a.md", "b.md"]}, "text": "{text}"}, 404, "'a.md'"),
         ({"name": "a b"}, 400, "name"),
         ({"typo": 1}, 400, "typo"),
         ({"chunking": {"words": 2}}, 400, "words"),

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from services.matrixd.store import sources
+from services.matrixd.store import builder, sources
 from tests.support.matrixd import World, world
 
 pytestmark = pytest.mark.anyio
@@ -131,3 +131,47 @@ async def test_a_source_that_cannot_be_read_in_time_fails_with_what_to_do(
         assert made.json()["status"] == "failed"
         assert says in error
         assert "query_timeout_s" in error
+
+
+async def test_an_object_deleted_while_its_prefix_is_read_is_not_in_the_source(
+    tmp_path: Path,
+) -> None:
+    class Vanishing(httpx.AsyncBaseTransport):
+        """Deletes an object as soon as it was listed or looked at."""
+
+        def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+            self.inner = inner
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if request.method == "GET" and request.url.path.endswith("/kb/b.md"):
+                gone = httpx.Request("DELETE", request.url, headers=request.headers)
+                await self.inner.handle_async_request(gone)
+            return await self.inner.handle_async_request(request)
+
+    async with world(tmp_path) as w:
+        for name in "abc":
+            await put_object(w, f"kb/{name}.md", b"how to weld")
+        w.peers["storaged"].inner = Vanishing(w.peers["storaged"].inner)
+        body = {"name": "kb", "source": {"objects": "kb/"}, "text": "{text}"}
+        made = await w.matrix.post("/matrix/corpora", params={"wait": 30}, json=body)
+        assert (made.json()["status"], made.json()["job"]["error"]) == ("ready", None)
+        assert sorted(await w.ids("weld")) == ["kb/a.md", "kb/c.md"]
+        await put_object(w, "kb/b.md", b"how to weld")
+        keys = {**body, "name": "keys", "source": {"objects": ["kb/a.md", "kb/b.md"]}}
+        told = await w.matrix.post("/matrix/corpora", params={"wait": 30}, json=keys)
+        assert told.json()["status"] == "failed"
+        assert "kb/b.md" in told.json()["job"]["error"]
+
+
+async def test_keys_without_end_are_not_all_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[Any] = []
+    monkeypatch.setattr(builder, "check_columns", lambda _, columns: known.append(columns))
+    lines = [json.dumps({f"key{n}-{m}": 1 for m in range(100)}) for n in range(50)]
+    last = json.dumps({"id": "a", "text": "a welder"})
+    async with world(tmp_path) as w:
+        info = await from_lines(w, "wide", "\n".join([*lines, last]).encode())
+        assert (info["documents"], info["report"]["null_ids"]) == (1, 50)
+        assert len(known[0]) <= 502
+        assert {"id", "text"} < set(known[0])

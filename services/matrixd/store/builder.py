@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from services.matrixd.core.chunking import item_ids, split_text
-from services.matrixd.core.corpora import make_recipe, wanted_columns
+from services.matrixd.core.corpora import all_columns, make_recipe, wanted_columns
 from services.matrixd.core.documents import Account, Document
 from services.matrixd.core.templates import check_columns
 from services.matrixd.store.corpus import Corpus
@@ -31,6 +32,8 @@ from shared.wire.vectord import IndexInfo, IndexSpec, Query
 
 # Rows noted in one transaction while reading.
 _NOTED = 500
+# Columns of a source remembered beside those that are read.
+_COLUMNS = 500
 # Items deleted in one call.
 _DELETED = 2000
 # Probe queries sent in one call, and documents looked at to choose them, for each probe.
@@ -165,6 +168,7 @@ class Builder:
         recipe = make_recipe(corpus.spec)
         account = Account()
         wanted = wanted_columns(corpus.spec, recipe)
+        named = set(all_columns(recipe))
         seen: dict[str, None] = {}
         await self._pool.run(self._ledger.begin_reading, corpus.uid)
         batch: list[Document] = []
@@ -182,7 +186,8 @@ class Builder:
             if isinstance(row, Unusable):
                 account.leave_out("unusable", str(row))
                 continue
-            seen.update(dict.fromkeys(row))
+            # To say what there is where a column is missing; lines may have keys without end.
+            seen.update(dict.fromkeys(c for c in row if len(seen) < _COLUMNS or c in named))
             made = recipe.make(row)
             if isinstance(made, Document):
                 batch.append(made)
@@ -336,9 +341,9 @@ class Builder:
         self, corpus: Corpus, held: Sequence[tuple[str, int]], patience: Patience
     ) -> list[tuple[str, str]]:
         """Texts of some documents: those whose ids hash lowest, so that the same stay chosen."""
-        chosen = sorted(held, key=lambda one: hashlib.sha256(one[0].encode()).digest())
+        chosen = await self._pool.run(_choose, held, self._section.probes * _SAMPLED)
         documents: list[tuple[str, str]] = []
-        for name, _ in chosen[: self._section.probes * _SAMPLED]:
+        for name in chosen:
             item = item_ids(name, 1, corpus.chunked)[0]
             try:
                 found = await patience.call(
@@ -349,6 +354,12 @@ class Builder:
                 continue
             documents.append((name, found.text or ""))
         return documents
+
+
+def _choose(held: Sequence[tuple[str, int]], count: int) -> list[str]:
+    return heapq.nsmallest(
+        count, (name for name, _ in held), lambda name: hashlib.sha256(name.encode()).digest()
+    )
 
 
 def _tell_waiting(corpus: Corpus, reason: str | None) -> None:

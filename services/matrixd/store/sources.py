@@ -93,7 +93,11 @@ class Sources:
         wanted = spec.source.objects
         if isinstance(wanted, list):
             for key in wanted[: limit or None]:
-                yield await self._peers.storaged.head_object(key)
+                try:
+                    info = await self._peers.storaged.head_object(key)
+                except NotFound:
+                    raise _no_object(key) from None
+                yield info
             return
         count = 0
         async for info in self._peers.storaged.walk_objects(wanted or ""):
@@ -104,23 +108,33 @@ class Sources:
 
     async def _read_objects(self, spec: CorpusSpec) -> AsyncGenerator[dict[str, Any] | Unusable]:
         async for info in self._list_objects(spec):
-            if is_lines(spec, info.key):
-                async for row in self._read_lines(info.key):
+            try:
+                async for row in self._read_object(spec, info):
                     yield row
-            elif info.size > MAX_OBJECT_BYTES:
-                yield Unusable(
-                    f"{info.key}: {info.size} bytes; at most {MAX_OBJECT_BYTES} are read"
-                )
-            else:
-                async with self._peers.storaged.get_object(info.key) as body:
-                    content = await body.read()
-                try:
-                    text = content.decode("utf-8-sig")
-                except UnicodeDecodeError:
-                    yield Unusable(f"{info.key}: is not UTF-8 text")
-                    continue
-                values = (info.key, text, info.size, info.content_type)
-                yield dict(zip(OBJECT_COLUMNS, values, strict=True))
+            except NotFound:
+                # Deleted since it was listed: a prefix has it no more, a list of keys asks for it.
+                if isinstance(spec.source.objects, list):
+                    raise _no_object(info.key) from None
+
+    async def _read_object(
+        self, spec: CorpusSpec, info: ObjectInfo
+    ) -> AsyncGenerator[dict[str, Any] | Unusable]:
+        if is_lines(spec, info.key):
+            async for row in self._read_lines(info.key):
+                yield row
+            return
+        if info.size > MAX_OBJECT_BYTES:
+            yield Unusable(f"{info.key}: {info.size} bytes; at most {MAX_OBJECT_BYTES} are read")
+            return
+        async with self._peers.storaged.get_object(info.key) as body:
+            content = await body.read()
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            yield Unusable(f"{info.key}: is not UTF-8 text")
+            return
+        values = (info.key, text, info.size, info.content_type)
+        yield dict(zip(OBJECT_COLUMNS, values, strict=True))
 
     async def _read_lines(self, key: str) -> AsyncGenerator[dict[str, Any] | Unusable]:
         rest, number, long = b"", 0, False
@@ -156,6 +170,13 @@ def read_line(line: bytes, key: str, number: int) -> dict[str, Any] | Unusable:
     except ValueError:
         return Unusable(f"{key}:{number}: is not JSON")
     return row if isinstance(row, dict) else Unusable(f"{key}:{number}: is not a JSON object")
+
+
+def _no_object(key: str) -> NotFound:
+    return NotFound(
+        f"Storage has no object {key!r}. Put it there, or send the corpus without this key and "
+        "with ?replace=true."
+    )
 
 
 def _too_long(key: str, number: int) -> Unusable:
