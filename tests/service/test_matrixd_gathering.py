@@ -81,3 +81,22 @@ async def test_chunks_of_one_long_document_do_not_crowd_out_the_others(tmp_path:
         assert info["items"] > 60
         found = await w.ids("the crane inspection checklist number of the yard", k=8)
         assert len(found) == len(set(found)) == 8
+
+
+async def test_a_model_that_gives_no_answer_holds_up_its_own_corpora_alone(tmp_path: Path) -> None:
+    models = {
+        f"{name}-embed:latest": {"capabilities": ("embedding",)} for name in ("fake", "other")
+    }
+    settings = {"matrixd": {"corpus_timeout_s": 0.5}, "fake_ollama": {"models": models}}
+    async with world(tmp_path, **settings) as w:
+        await w.corpus("docs", rows(3))
+        await w.corpus("more", rows(3), model="fake/other-embed")
+        held = gate(w, "embedd")
+        held.held = lambda request: b"other-embed" in request.content
+        held.early = True
+        found = await w.search("welder")
+        held.open()
+        assert found["corpora"]["docs"]["status"] == "ok"
+        assert found["corpora"]["more"]["status"] == "unavailable"
+        assert "within 0.5 s" in found["corpora"]["more"]["reason"]
+        assert {hit["corpus"] for hit in found["hits"]} == {"docs"}

@@ -117,19 +117,13 @@ class Gatherer:
                 gathered.answers[name] = _unavailable("Its build has not begun to fill it yet.")
             else:
                 corpora.setdefault(corpus.state.model, []).append(corpus)
-        embedded = await asyncio.gather(
-            *(self._peers.embedd.embed([query], model) for model in corpora),
-            return_exceptions=True,
-        )
+        embedded = await asyncio.gather(*(self._embed(query, model) for model in corpora))
         askable: list[tuple[Corpus, str]] = []
         for (model, some), result in zip(corpora.items(), embedded, strict=True):
-            if isinstance(result, LakehouseError):
-                for corpus in some:
-                    gathered.answers[corpus.spec.name] = _unavailable(tell(result))
-            elif isinstance(result, BaseException):
-                raise result
+            if isinstance(result, CorpusAnswer):
+                gathered.answers.update((corpus.spec.name, result) for corpus in some)
             else:
-                gathered.vectors[model] = result.vectors[0]
+                gathered.vectors[model] = result
                 askable += [(corpus, model) for corpus in some]
         results = await asyncio.gather(
             *(
@@ -152,6 +146,17 @@ class Gatherer:
         # In the order asked for.
         gathered.answers = {name: gathered.answers[name] for name in names}
         return gathered
+
+    async def _embed(self, query: str, model: str) -> list[float] | CorpusAnswer:
+        """The query's vector, or what its corpora answer when there is none."""
+        try:
+            async with asyncio.timeout(self._section.corpus_timeout_s):
+                return (await self._peers.embedd.embed([query], model)).vectors[0]
+        except TimeoutError:
+            limit = self._section.corpus_timeout_s
+            return _unavailable(f"embedd gave no vector of {model} within {limit:g} s.")
+        except LakehouseError as error:
+            return _unavailable(tell(error))
 
     async def _ask(
         self,
