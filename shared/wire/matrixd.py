@@ -11,6 +11,8 @@ from shared.wire.base import Request, Response
 # Leaves room for what an index name adds to it.
 CORPUS_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"
 Column = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+# Of an object, or the beginning of several.
+Key = Annotated[str, StringConstraints(max_length=1024)]
 CorpusName = Annotated[str, StringConstraints(pattern=CORPUS_NAME)]
 # A corpus asked for, which may not be there.
 Named = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -26,7 +28,7 @@ class Source(Request):
 
     dataset: str | None = Field(default=None, min_length=1, max_length=128)
     sql: str | None = Field(default=None, min_length=1, max_length=100_000)
-    objects: str | list[str] | None = None
+    objects: Key | list[Key] | None = None
     format: Literal["auto", "text", "jsonl"] = "auto"
 
     @model_validator(mode="after")

@@ -125,7 +125,7 @@ def wanted_columns(spec: CorpusSpec, recipe: Recipe) -> dict[str, Sequence[str]]
     return {
         "id": recipe.id.columns,
         "text": recipe.text.columns,
-        "metadata": spec.metadata,
+        "metadata": list(dict.fromkeys(spec.metadata)),
     }
 
 

@@ -18,7 +18,7 @@ from services.matrixd.core.corpora import (
 from services.matrixd.core.documents import Recipe
 from services.matrixd.core.templates import check_columns
 from services.matrixd.store.peers import Peers
-from shared.errors import NotFound, Timeout, Unprocessable, Upstream
+from shared.errors import Invalid, NotFound, Timeout, Unprocessable, Upstream
 from shared.wire.matrixd import CorpusSpec
 from shared.wire.queryd import SqlRequest
 from shared.wire.storaged import ObjectInfo
@@ -97,6 +97,8 @@ class Sources:
                     info = await self._peers.storaged.head_object(key)
                 except NotFound:
                     raise _no_object(key) from None
+                except Invalid:
+                    raise Invalid(f"objects: no object can have the key {key!r}.") from None
                 yield info
             return
         count = 0
