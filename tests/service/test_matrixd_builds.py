@@ -237,3 +237,13 @@ async def test_a_corpus_whose_index_is_made_anew_says_so_until_it_is_filled(
         assert (await w.job("jobs"))["status"] == "ready"
         found = await w.search("welder")
         assert (found["corpora"]["jobs"]["status"], len(found["hits"])) == ("ok", 5)
+
+
+async def test_documents_of_many_chunks_are_written_in_portions(tmp_path: Path) -> None:
+    async with world(tmp_path, vectord={"max_items": 250}) as w:
+        words = " ".join(f"word{n}" for n in range(8 * 150))
+        docs = [{"id": str(n), "text": f"{n} {words}"} for n in range(3)]
+        docs.append({"id": "long", "text": f"{words} {words} {words}"})
+        info = await w.corpus("docs", docs, chunking={"words": 8, "overlap": 0})
+        assert (info["status"], info["job"]["error"]) == ("ready", None)
+        assert await count_items(w, info) == info["items"] > 850

@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import heapq
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from services.matrixd.core.chunking import item_ids, split_text
@@ -34,6 +34,8 @@ from shared.wire.vectord import IndexInfo, IndexSpec, Query
 _NOTED = 500
 # Columns of a source remembered beside those that are read.
 _COLUMNS = 500
+# Items written in one call: with the longest texts and vectors, still less than vectord reads.
+_PUT = 200
 # Items deleted in one call.
 _DELETED = 2000
 # Probe queries sent in one call, and documents looked at to choose them, for each probe.
@@ -155,13 +157,7 @@ class Builder:
         names = [n for name, count in held.items() for n in item_ids(name, count, corpus.chunked)]
         # Noted first: an index that holds less than is noted would be begun anew.
         await self._pool.run(self._ledger.note_deleted, corpus.uid, list(held))
-        for start in range(0, len(names), _DELETED):
-            some = names[start : start + _DELETED]
-
-            async def delete(some: list[str] = some) -> object:
-                return await self._peers.vectord.delete_items(corpus.index, ids=some)
-
-            await patience.call(delete)
+        await self._delete_items(corpus, names, patience)
         await corpus.save(in_hand={})
 
     async def _read_once(self, corpus: Corpus) -> Account:
@@ -209,30 +205,46 @@ class Builder:
         after = -1
         writing: asyncio.Task[None] | None = None
         try:
-            while True:
-                pending = await self._pool.run(
-                    self._ledger.next_pending, corpus.uid, after, self._section.batch_texts
-                )
-                if not pending:
-                    break
+            while pending := await self._pool.run(
+                self._ledger.next_pending, corpus.uid, after, self._section.batch_texts
+            ):
                 after = pending[-1].seq
-                texts = [self._split(corpus, one) for one in pending]
-                vectors = await self._embed_texts(
-                    corpus, [t for some in texts for t in some], patience
-                )
-                if writing is not None:
-                    await writing
-                # The next texts are embedded while these are written.
-                writing = asyncio.create_task(
-                    self._write(corpus, pending, texts, vectors, patience)
-                )
+                for some, texts in self._portion(corpus, pending):
+                    vectors = await self._embed_texts(
+                        corpus, [piece for pieces in texts for piece in pieces], patience
+                    )
+                    if writing is not None:
+                        await writing
+                    # The next texts are embedded while these are written.
+                    writing = asyncio.create_task(
+                        self._write(corpus, some, texts, vectors, patience)
+                    )
             if writing is not None:
                 await writing
         finally:
             if writing is not None:
                 writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
         corpus.set(in_hand={})
         await corpus.enter("delete")
+
+    def _portion(
+        self, corpus: Corpus, pending: Sequence[Pending]
+    ) -> Iterator[tuple[list[Pending], list[list[str]]]]:
+        """Documents with their texts, so many at once that these make up a batch."""
+        some: list[Pending] = []
+        texts: list[list[str]] = []
+        count = 0
+        for one in pending:
+            pieces = self._split(corpus, one)
+            some.append(one)
+            texts.append(pieces)
+            count += len(pieces)
+            if count >= self._section.batch_texts:
+                yield some, texts
+                some, texts, count = [], [], 0
+        if some:
+            yield some, texts
 
     def _split(self, corpus: Corpus, one: Pending) -> list[str]:
         chunking = corpus.spec.chunking
@@ -279,10 +291,15 @@ class Builder:
             one.id: max(one.items, len(pieces)) for one, pieces in zip(pending, texts, strict=True)
         }
         await corpus.save(in_hand=in_hand)
-        put, delete = self._peers.vectord.put_items, self._peers.vectord.delete_items
-        await patience.call(lambda: put(corpus.index, items, model=corpus.state.model))
-        if extra:
-            await patience.call(lambda: delete(corpus.index, ids=extra))
+        for start in range(0, len(items), _PUT):
+            portion = items[start : start + _PUT]
+
+            async def put(portion: list[dict[str, Any]] = portion) -> object:
+                vectord = self._peers.vectord
+                return await vectord.put_items(corpus.index, portion, model=corpus.state.model)
+
+            await patience.call(put)
+        await self._delete_items(corpus, extra, patience)
         await self._pool.run(self._ledger.note_written, corpus.uid, written)
         self._figures.documents.inc(len(written))
         job = corpus.state.job
@@ -297,13 +314,19 @@ class Builder:
         while gone := await self._pool.run(self._ledger.find_vanished, corpus.uid, _DELETED):
             names = [n for name, count in gone for n in item_ids(name, count, corpus.chunked)]
 
-            async def delete(names: list[str] = names) -> object:
-                return await self._peers.vectord.delete_items(corpus.index, ids=names)
-
-            await patience.call(delete)
+            await self._delete_items(corpus, names, patience)
             await self._pool.run(self._ledger.note_deleted, corpus.uid, [name for name, _ in gone])
             corpus.set_job(deleted=corpus.state.job.deleted + len(gone))
         await corpus.enter("calibrate")
+
+    async def _delete_items(self, corpus: Corpus, names: Sequence[str], patience: Patience) -> None:
+        for start in range(0, len(names), _DELETED):
+            some = names[start : start + _DELETED]
+
+            async def delete(some: Sequence[str] = some) -> object:
+                return await self._peers.vectord.delete_items(corpus.index, ids=some)
+
+            await patience.call(delete)
 
     # --- calibrating
 
