@@ -218,6 +218,7 @@ async def test_one_answer_that_nobody_can_read_does_not_end_the_watch(tmp_path: 
             return (await w.matrix.get("/matrix/corpora/jobs")).json()["documents"] == 5
 
         await until(followed)
+        assert await w.ids("welder number 4", k=1) == ["4"]
 
 
 async def test_a_corpus_whose_index_is_made_anew_says_so_until_it_is_filled(
