@@ -11,7 +11,11 @@ from shared.wire.base import Request, Response
 # Leaves room for what an index name adds to it.
 CORPUS_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,99}$"
 Column = Annotated[str, StringConstraints(min_length=1, max_length=512)]
+# Of an object, or the beginning of several.
+Key = Annotated[str, StringConstraints(max_length=1024)]
 CorpusName = Annotated[str, StringConstraints(pattern=CORPUS_NAME)]
+# A corpus asked for, which may not be there.
+Named = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 
 
 class Source(Request):
@@ -24,7 +28,7 @@ class Source(Request):
 
     dataset: str | None = Field(default=None, min_length=1, max_length=128)
     sql: str | None = Field(default=None, min_length=1, max_length=100_000)
-    objects: str | list[str] | None = None
+    objects: Key | list[Key] | None = None
     format: Literal["auto", "text", "jsonl"] = "auto"
 
     @model_validator(mode="after")
@@ -128,8 +132,9 @@ class Tuning(Request):
 class CorpusInfo(Response):
     """A corpus: its spec, what it holds, and its latest job.
 
-    `status`: building until its first build is done, then ready, also while it is refreshed;
-    failed when the first build ended without success. `items` are the documents' chunks.
+    `status`: building until its index was filled once, then ready, also while it is refreshed;
+    failed when that ended without success. An index made anew is filled anew.
+    `items` are the documents' chunks.
     """
 
     name: str
@@ -176,7 +181,7 @@ class MatrixSearch(Request):
     """
 
     query: str = Field(min_length=1, max_length=20_000)
-    corpora: list[str] | None = Field(default=None, min_length=1)
+    corpora: list[Named] | None = Field(default=None, min_length=1)
     k: int = Field(default=10, ge=1, le=200)
     filters: dict[str, Any] | None = Field(
         default=None, validation_alias=AliasChoices("filters", "filter")

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from shared.wire.base import Request, Response
-from shared.wire.matrixd import CorpusAnswer, PlaybookAnswer
+from shared.wire.matrixd import CorpusAnswer, Named, PlaybookAnswer
 
 
 class Candidate(Request):
@@ -92,7 +92,7 @@ class ComposeRequest(Request):
 
     query: str = Field(min_length=1, max_length=20_000)
     model: str = Field(min_length=1, max_length=300)
-    corpora: list[str] | None = Field(default=None, min_length=1)
+    corpora: list[Named] | None = Field(default=None, min_length=1)
     token_budget: int = Field(default=2000, ge=1, le=1_000_000)
     k: int = Field(default=20, ge=1, le=200)
     filters: dict[str, Any] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,12 @@ async def test_the_same_spec_again_is_the_same_corpus_and_another_is_refused(
         ({"source": {"dataset": "missing"}}, 404, "no table"),
         ({"source": {}}, 400, "exactly one"),
         ({"source": {"objects": "none/"}, "text": "{text}"}, 404, "no object"),
+        ({"source": {"objects": ["a.md", "b.md"]}, "text": "{text}"}, 404, "'a.md'"),
+        ({"source": {"objects": [""]}, "text": "{text}"}, 400, "key ''"),
+        ({"source": {"objects": ["../a"]}, "text": "{text}"}, 400, "key '../a'"),
+        ({"source": {"objects": "\ud800"}, "text": "{text}"}, 400, "objects"),
+        ({"source": {"objects": ["\ud800"]}, "text": "{text}"}, 400, "objects"),
+        ({"metadata": ["nope", "nope"]}, 400, "metadata names 'nope'. It"),
         ({"name": "a b"}, 400, "name"),
         ({"typo": 1}, 400, "typo"),
         ({"chunking": {"words": 2}}, 400, "words"),
@@ -135,7 +142,11 @@ async def test_bad_specs_are_refused_with_what_to_do(
 ) -> None:
     async with world(tmp_path) as w:
         w.tables.put("jobs", rows(2))
-        answer = await w.matrix.post("/matrix/corpora", json=spec("jobs") | change)
+        # Escaped, so that half a character can be sent.
+        body = json.dumps(spec("jobs") | change)
+        answer = await w.matrix.post(
+            "/matrix/corpora", content=body, headers={"content-type": "application/json"}
+        )
         assert answer.status_code == status, answer.text
         assert says in answer.text
         assert (await w.matrix.get("/matrix/corpora")).json()["corpora"] == []

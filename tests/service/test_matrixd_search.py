@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,31 @@ async def test_searches_that_make_no_sense_are_400(tmp_path: Path, body: Any) ->
         assert answer.json()["error"]["service"] == "matrixd"
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"corpora": ["\ud800"]},
+        {"corpora": ["x" * 2000]},
+        {"corpora": [""]},
+        {"filters": {"state": "\ud800"}},
+        {"filters": {"\ud800": "IL"}},
+        {"query": "half a \ud800"},
+    ],
+)
+@pytest.mark.parametrize("path", ["search", "compose"])
+async def test_half_characters_and_impossible_names_are_400(
+    tmp_path: Path, path: str, change: dict[str, Any]
+) -> None:
+    async with world(tmp_path, models={"weak_models": ["small"]}) as w:
+        await w.corpus("nurses", NURSES)
+        more = {"model": "small"} if path == "compose" else {}
+        body = json.dumps({"query": "nurse", **more, **change}).encode()
+        answer = await w.matrix.post(
+            f"/matrix/{path}", content=body, headers={"content-type": "application/json"}
+        )
+        assert answer.status_code == 400, answer.text
+
+
 @pytest.mark.parametrize("query", ["\u0000 nul", '"(* AND {', "漢字 пример", "a" * 5000, "?!"])
 async def test_any_words_are_a_query(tmp_path: Path, query: str) -> None:
     async with world(tmp_path) as w:
@@ -228,6 +254,18 @@ async def test_compose_gives_a_weak_model_context_and_a_strong_one_the_query(
         assert tiny.status_code == 422
         unknown = await w.matrix.post("/matrix/compose", json={**body, "corpora": ["nope"]})
         assert unknown.status_code == 404
+
+
+async def test_compose_takes_no_blank_query_and_no_blank_focus(tmp_path: Path) -> None:
+    async with world(tmp_path, models={"weak_models": ["small"]}) as w:
+        await fill(w)
+        body = {"query": "nurse for wound care", "model": "small"}
+        plain = (await w.matrix.post("/matrix/compose", json=body)).json()
+        blank = (await w.matrix.post("/matrix/compose", json={**body, "focus": " \n"})).json()
+        assert blank == plain
+        for mode in ("composed", "isolated"):
+            ask = {**body, "query": " ", "mode": mode}
+            assert (await w.matrix.post("/matrix/compose", json=ask)).status_code == 400
 
 
 async def test_ready_and_figures_tell_what_is_there(tmp_path: Path) -> None:

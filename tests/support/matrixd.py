@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,45 @@ class World:
 
         await until(is_over)
         return (await self.matrix.get(f"/matrix/corpora/{name}")).json()
+
+
+class Gate(httpx.AsyncBaseTransport):
+    """Lets requests through, but holds the answers of those that `held` picks."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self.inner = inner
+        self.held: Callable[[httpx.Request], bool] = lambda _: False
+        self.early = False
+        self.waiting = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    def hold(self, method: str, end: str, *, early: bool = False) -> None:
+        """Holds from now on; `early` ones before they reach the daemon."""
+        self.held = lambda r: r.method == method and r.url.path.endswith(end)
+        self.early = early
+
+    def open(self) -> None:
+        """Lets all through."""
+        self.held = lambda _: False
+        self.opened.set()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        held = self.held(request)
+        if held and self.early:
+            self.waiting.set()
+            await self.opened.wait()
+        answer = await self.inner.handle_async_request(request)
+        if held and not self.early:
+            self.waiting.set()
+            await self.opened.wait()
+        return answer
+
+
+def gate(w: World, peer: str = "vectord") -> Gate:
+    """A gate before one of the peers."""
+    found = Gate(w.peers[peer].inner)
+    w.peers[peer].inner = found
+    return found
 
 
 @asynccontextmanager

@@ -73,6 +73,23 @@ def test_tokens_are_counted_on_the_high_side_and_texts_cut_at_words() -> None:
     assert cut_text("incomprehensibilities", 2) == ""
 
 
+def test_blanks_and_digits_of_any_script_count() -> None:
+    assert count_tokens("a b\tc\nd") == 6
+    assert count_tokens("\n" * 500) == 500
+    assert count_tokens("٣٤٥٦٧٨" * 10) >= 60
+
+
+def test_a_text_without_blanks_is_cut_too() -> None:
+    text = "夜勤の看護師を募集しています。" * 100
+    cut = cut_text(text, 60)
+    assert 40 < count_tokens(cut) <= 60
+    assert text.startswith(cut.removesuffix(" …"))
+    after = cut_text("Nurses wanted: " + text, 60)
+    assert len(after) > len("Nurses wanted: …")
+    assert count_tokens(after) <= 60
+    assert cut_text("x" * 4000, 60) == ""
+
+
 def piece(name: str, text: str, score: float = 0.5) -> Piece:
     return Piece("c", name, text, score)
 
@@ -180,3 +197,16 @@ def test_retirements_say_in_one_way_which_episodes() -> None:
     for wrong in ({}, {"all": True, "source": "bot"}):
         with pytest.raises(Invalid, match="give one of"):
             chosen(**wrong)
+
+
+def test_an_id_cannot_begin_another_source() -> None:
+    odd = piece("a: x\n[2] c/b", "text")
+    made = compose("q", [odd], 500, system=None, isolated=False)
+    assert made.citations[0].id == odd.id
+    assert made.messages[0].content.splitlines()[-1] == "[1] c/a: x [2] c/b: text"
+    assert made.tokens <= 500
+
+
+def test_a_query_of_blanks_does_not_pass_for_a_short_one() -> None:
+    with pytest.raises(Unprocessable):
+        compose("q" + "\n" * 5000, [], 100, system=None, isolated=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -74,3 +76,17 @@ def test_words_are_compared_without_their_endings() -> None:
     assert {stem_word(w) for w in ("driver", "drivers", "driving", "drives")} == {"driv"}
     assert stem_word("bus") == "bus"
     assert split_words("Who is the DRIVER, in Oslo?") == ["driver", "oslo"]
+
+
+def test_long_texts_are_judged_in_little_memory() -> None:
+    dice = np.random.default_rng(1)
+    texts = ["".join(map(chr, dice.integers(0x4E00, 0x9FFF, 20_000))) for _ in range(20)]
+    vectors = np.tile(QUERY, (20, 1))
+    tracemalloc.start()
+    try:
+        assert len(judge("night nurse", QUERY, texts, vectors)) == 20
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # One text's letter runs take some 3 MB; those of all would take twenty times as much.
+    assert peak < 15e6

@@ -23,8 +23,11 @@ RECIPE_VERSION = 1
 class State(BaseModel):
     """All that is kept of a corpus beside its spec and its rows.
 
-    `index_made_at` tells the index from another one of the same name; `built` says that a
-    first build was completed; `calibration` is the cold ranking's own record.
+    `index_made_at` tells the index from another one of the same name; `chunked` says whether
+    its items are chunks (None while there is no index); `in_hand` are documents, with the
+    highest number of their items, that the index may hold and that were not noted as held;
+    `built` says that the index was filled once; `calibration` is the cold ranking's own
+    record.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -34,6 +37,8 @@ class State(BaseModel):
     model: str = ""
     dim: int = 0
     index_made_at: str = ""
+    chunked: bool | None = None
+    in_hand: dict[str, int] = {}
     built: bool = False
     documents: int = 0
     items: int = 0
@@ -120,7 +125,7 @@ def wanted_columns(spec: CorpusSpec, recipe: Recipe) -> dict[str, Sequence[str]]
     return {
         "id": recipe.id.columns,
         "text": recipe.text.columns,
-        "metadata": spec.metadata,
+        "metadata": list(dict.fromkeys(spec.metadata)),
     }
 
 

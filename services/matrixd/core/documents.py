@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from services.matrixd.core.templates import Template, to_text
 from shared.wire.matrixd import Left
@@ -18,6 +18,8 @@ EXAMPLES = 5
 # vectord's limits, so that one row never fails a batch.
 MAX_METADATA_BYTES = 60_000
 MAX_TEXT_CHARS = 200_000
+# Lists and objects in one another; what is nested far deeper cannot be sent to vectord.
+MAX_DEPTH = 64
 
 Reason = Literal["duplicate_ids", "null_ids", "empty_texts", "unusable"]
 
@@ -43,11 +45,16 @@ class Recipe:
 
     def make(self, row: Mapping[str, Any]) -> Document | tuple[Reason, str]:
         """The document, or why there is none with an example to show."""
-        name = self.id.render(row)
+        if deep := _find_deep(row, self.id.columns):
+            return "unusable", deep
+        # Two ids that differ by blanks alone are two.
+        name = self.id.fill(row)
         if not name:
             return "null_ids", _show(row)
         if len(name) > MAX_ID:
             return "unusable", f"{name[:60]}…: the id has more than {MAX_ID} characters"
+        if deep := _find_deep(row, (*self.text.columns, *self.metadata)):
+            return "unusable", f"{name}: {deep}"
         text = self.text.render(row)
         if not text:
             return "empty_texts", name
@@ -96,5 +103,27 @@ class Account:
 
 def _show(row: Mapping[str, Any]) -> str:
     """The beginning of a row, for someone who looks for it in the source."""
-    told = ", ".join(f"{name}={to_text(value)}" for name, value in row.items() if value is not None)
+    told = ", ".join(
+        f"{name}={'…' if _is_deeper(value, MAX_DEPTH) else to_text(value)}"
+        for name, value in row.items()
+        if value is not None
+    )
     return told if len(told) <= 160 else told[:159] + "…"
+
+
+def _find_deep(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """What is wrong with the first of the columns that is nested too deep, if one is."""
+    for column in columns:
+        if _is_deeper(row.get(column), MAX_DEPTH):
+            return f"column {column!r} is nested more than {MAX_DEPTH} deep"
+    return ""
+
+
+def _is_deeper(value: object, limit: int) -> bool:
+    if isinstance(value, dict):
+        inner = cast("Iterable[object]", value.values())
+    elif isinstance(value, list):
+        inner = cast("Iterable[object]", value)
+    else:
+        return False
+    return limit == 0 or any(_is_deeper(one, limit - 1) for one in inner)

@@ -120,9 +120,11 @@ def _share_words(query: str, texts: Sequence[str]) -> tuple[Floats, Floats, list
     Also the words that each text lacks.
     """
     asked = {stem_word(word): word for word in reversed(split_words(query))}
-    held = [{stem_word(word) for word in split_words(text)} for text in texts]
+    # Of each text only what the query has too: all of it, for long texts, takes much memory.
+    held = [asked.keys() & {stem_word(word) for word in split_words(text)} for text in texts]
     words = _weigh(sorted(asked), held)
-    runs = _weigh(sorted(_cut_runs(query)), [_cut_runs(text) for text in texts])
+    wanted = _cut_runs(query)
+    runs = _weigh(sorted(wanted), [wanted & _cut_runs(text) for text in texts])
     missing = [[word for stem, word in sorted(asked.items()) if stem not in one] for one in held]
     return words, runs, missing
 

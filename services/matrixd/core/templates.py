@@ -31,10 +31,14 @@ class Template:
 
         Blanks are run together, since a null in the middle leaves two.
         """
+        return _BLANKS.sub(" ", self.fill(row)).strip()
+
+    def fill(self, row: Mapping[str, Any]) -> str:
+        """Like `render`, with every blank as it stands in the row."""
         filled = [(c, to_text(row.get(text)) if c else text) for c, text in self.pieces]
         if not any(text.strip() for is_column, text in filled if is_column):
             return ""
-        return _BLANKS.sub(" ", "".join(text for _, text in filled)).strip()
+        return "".join(text for _, text in filled)
 
 
 def parse_template(text: str, field: str) -> Template:

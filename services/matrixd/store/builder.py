@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import heapq
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from services.matrixd.core.chunking import item_ids, split_text
-from services.matrixd.core.corpora import make_recipe, wanted_columns
+from services.matrixd.core.corpora import all_columns, make_recipe, wanted_columns
 from services.matrixd.core.documents import Account, Document
 from services.matrixd.core.templates import check_columns
 from services.matrixd.store.corpus import Corpus
@@ -23,7 +24,7 @@ from services.matrixd.store.figures import Figures
 from services.matrixd.store.ledger import Ledger, Pending
 from services.matrixd.store.peers import Patience, Peers
 from services.matrixd.store.sources import Sources, Unusable
-from shared.errors import NotFound, Unavailable
+from shared.errors import Invalid, NotFound, Unavailable
 from shared.pool import BlockingPool
 from shared.sections.matrix import MatrixdSection
 from shared.wire.embedd import EmbedResponse
@@ -31,6 +32,10 @@ from shared.wire.vectord import IndexInfo, IndexSpec, Query
 
 # Rows noted in one transaction while reading.
 _NOTED = 500
+# Columns of a source remembered beside those that are read.
+_COLUMNS = 500
+# Items written in one call: with the longest texts and vectors, still less than vectord reads.
+_PUT = 200
 # Items deleted in one call.
 _DELETED = 2000
 # Probe queries sent in one call, and documents looked at to choose them, for each probe.
@@ -96,8 +101,11 @@ class Builder:
         """The index is there, of the right model, and holds what the ledger says, or nothing."""
         trial = await patience.call(lambda: self._peers.embedd.embed([TRIAL], corpus.spec.model))
         state = corpus.state
-        if state.model and (state.model, state.dim) != (trial.model, trial.dim):
-            # Vectors of two models never mix.
+        chunked = corpus.spec.chunking is not None
+        of_old = corpus.chunked, state.model, state.dim
+        anew = bool(state.model) and of_old != (chunked, trial.model, trial.dim)
+        if anew:
+            # Vectors of two models never mix, nor do chunks and whole documents.
             await patience.call(lambda: self._peers.vectord.delete_index(corpus.index))
         spec = IndexSpec(name=corpus.index, dim=trial.dim, model=trial.model)
 
@@ -109,15 +117,26 @@ class Builder:
 
         info = await patience.call(make)
         _, items = await self._pool.run(self._ledger.count_held, corpus.uid)
-        if info.created_at != state.index_made_at or info.count < items:
-            # Another index than the one that was filled, or one that lost something.
+        if not anew and info.count < items:
+            # It lost something. What is not known, nor could be found in it later what the
+            # source no longer has, so it is begun anew.
+            anew = True
+            await patience.call(lambda: self._peers.vectord.delete_index(corpus.index))
+            info = await patience.call(make)
+        if anew or info.created_at != state.index_made_at:
+            # Another index than the one that was filled.
             await self._pool.run(self._ledger.forget_rows, corpus.uid)
             corpus.set_job(phase="read")
-        await corpus.save(model=trial.model, dim=trial.dim, index_made_at=info.created_at)
+            # Until it is filled, a search says so.
+            corpus.set(in_hand={}, built=False)
+        await corpus.save(
+            model=trial.model, dim=trial.dim, index_made_at=info.created_at, chunked=chunked
+        )
 
     # --- reading
 
     async def _read(self, corpus: Corpus, patience: Patience) -> None:
+        await self._take_back(corpus, patience)
         spec = corpus.spec
         snapshots = await patience.call(lambda: self._sources.read_snapshots(spec))
         account = await patience.call(lambda: self._read_once(corpus))
@@ -126,10 +145,26 @@ class Builder:
         corpus.set(snapshots=snapshots, report=account.tell())
         await corpus.enter("embed", total=waiting, done=0, unchanged=found - waiting)
 
+    async def _take_back(self, corpus: Corpus, patience: Patience) -> None:
+        """Removes from the index what a job that was broken off may have put there.
+
+        Another reading may not have these documents, and as they were never noted as held,
+        nothing would delete them.
+        """
+        held = corpus.state.in_hand
+        if not held:
+            return
+        names = [n for name, count in held.items() for n in item_ids(name, count, corpus.chunked)]
+        # Noted first: an index that holds less than is noted would be begun anew.
+        await self._pool.run(self._ledger.note_deleted, corpus.uid, list(held))
+        await self._delete_items(corpus, names, patience)
+        await corpus.save(in_hand={})
+
     async def _read_once(self, corpus: Corpus) -> Account:
         recipe = make_recipe(corpus.spec)
         account = Account()
         wanted = wanted_columns(corpus.spec, recipe)
+        named = set(all_columns(recipe))
         seen: dict[str, None] = {}
         await self._pool.run(self._ledger.begin_reading, corpus.uid)
         batch: list[Document] = []
@@ -147,7 +182,8 @@ class Builder:
             if isinstance(row, Unusable):
                 account.leave_out("unusable", str(row))
                 continue
-            seen.update(dict.fromkeys(row))
+            # To say what there is where a column is missing; lines may have keys without end.
+            seen.update(dict.fromkeys(c for c in row if len(seen) < _COLUMNS or c in named))
             made = recipe.make(row)
             if isinstance(made, Document):
                 batch.append(made)
@@ -163,32 +199,52 @@ class Builder:
     # --- embedding
 
     async def _embed(self, corpus: Corpus, patience: Patience) -> None:
+        _, waiting = await self._pool.run(self._ledger.count_found, corpus.uid)
+        # What was done before the job was taken up again counts.
+        corpus.set_job(done=corpus.state.job.total - waiting)
         after = -1
         writing: asyncio.Task[None] | None = None
         try:
-            while True:
-                pending = await self._pool.run(
-                    self._ledger.next_pending, corpus.uid, after, self._section.batch_texts
-                )
-                if not pending:
-                    break
+            while pending := await self._pool.run(
+                self._ledger.next_pending, corpus.uid, after, self._section.batch_texts
+            ):
                 after = pending[-1].seq
-                texts = [self._split(corpus, one) for one in pending]
-                vectors = await self._embed_texts(
-                    corpus, [t for some in texts for t in some], patience
-                )
-                if writing is not None:
-                    await writing
-                # The next texts are embedded while these are written.
-                writing = asyncio.create_task(
-                    self._write(corpus, pending, texts, vectors, patience)
-                )
+                for some, texts in self._portion(corpus, pending):
+                    vectors = await self._embed_texts(
+                        corpus, [piece for pieces in texts for piece in pieces], patience
+                    )
+                    if writing is not None:
+                        await writing
+                    # The next texts are embedded while these are written.
+                    writing = asyncio.create_task(
+                        self._write(corpus, some, texts, vectors, patience)
+                    )
             if writing is not None:
                 await writing
         finally:
             if writing is not None:
                 writing.cancel()
+                await asyncio.gather(writing, return_exceptions=True)
+        corpus.set(in_hand={})
         await corpus.enter("delete")
+
+    def _portion(
+        self, corpus: Corpus, pending: Sequence[Pending]
+    ) -> Iterator[tuple[list[Pending], list[list[str]]]]:
+        """Documents with their texts, so many at once that these make up a batch."""
+        some: list[Pending] = []
+        texts: list[list[str]] = []
+        count = 0
+        for one in pending:
+            pieces = self._split(corpus, one)
+            some.append(one)
+            texts.append(pieces)
+            count += len(pieces)
+            if count >= self._section.batch_texts:
+                yield some, texts
+                some, texts, count = [], [], 0
+        if some:
+            yield some, texts
 
     def _split(self, corpus: Corpus, one: Pending) -> list[str]:
         chunking = corpus.spec.chunking
@@ -231,10 +287,19 @@ class Builder:
                 items.append({"id": name, "vector": vector, "text": text, "metadata": metadata})
             extra += item_ids(one.id, one.items, corpus.chunked)[len(pieces) :]
             written.append((one.id, one.hash, len(pieces)))
-        put, delete = self._peers.vectord.put_items, self._peers.vectord.delete_items
-        await patience.call(lambda: put(corpus.index, items, model=corpus.state.model))
-        if extra:
-            await patience.call(lambda: delete(corpus.index, ids=extra))
+        in_hand = {
+            one.id: max(one.items, len(pieces)) for one, pieces in zip(pending, texts, strict=True)
+        }
+        await corpus.save(in_hand=in_hand)
+        for start in range(0, len(items), _PUT):
+            portion = items[start : start + _PUT]
+
+            async def put(portion: list[dict[str, Any]] = portion) -> object:
+                vectord = self._peers.vectord
+                return await vectord.put_items(corpus.index, portion, model=corpus.state.model)
+
+            await patience.call(put)
+        await self._delete_items(corpus, extra, patience)
         await self._pool.run(self._ledger.note_written, corpus.uid, written)
         self._figures.documents.inc(len(written))
         job = corpus.state.job
@@ -249,13 +314,19 @@ class Builder:
         while gone := await self._pool.run(self._ledger.find_vanished, corpus.uid, _DELETED):
             names = [n for name, count in gone for n in item_ids(name, count, corpus.chunked)]
 
-            async def delete(names: list[str] = names) -> object:
-                return await self._peers.vectord.delete_items(corpus.index, ids=names)
-
-            await patience.call(delete)
+            await self._delete_items(corpus, names, patience)
             await self._pool.run(self._ledger.note_deleted, corpus.uid, [name for name, _ in gone])
             corpus.set_job(deleted=corpus.state.job.deleted + len(gone))
         await corpus.enter("calibrate")
+
+    async def _delete_items(self, corpus: Corpus, names: Sequence[str], patience: Patience) -> None:
+        for start in range(0, len(names), _DELETED):
+            some = names[start : start + _DELETED]
+
+            async def delete(some: Sequence[str] = some) -> object:
+                return await self._peers.vectord.delete_items(corpus.index, ids=some)
+
+            await patience.call(delete)
 
     # --- calibrating
 
@@ -293,18 +364,25 @@ class Builder:
         self, corpus: Corpus, held: Sequence[tuple[str, int]], patience: Patience
     ) -> list[tuple[str, str]]:
         """Texts of some documents: those whose ids hash lowest, so that the same stay chosen."""
-        chosen = sorted(held, key=lambda one: hashlib.sha256(one[0].encode()).digest())
+        chosen = await self._pool.run(_choose, held, self._section.probes * _SAMPLED)
         documents: list[tuple[str, str]] = []
-        for name, _ in chosen[: self._section.probes * _SAMPLED]:
+        for name in chosen:
             item = item_ids(name, 1, corpus.chunked)[0]
             try:
                 found = await patience.call(
                     lambda item=item: self._peers.vectord.get_item(corpus.index, item)
                 )
-            except NotFound:
+            except (NotFound, Invalid):
+                # An id like `..` is a good one, but cannot be asked for.
                 continue
             documents.append((name, found.text or ""))
         return documents
+
+
+def _choose(held: Sequence[tuple[str, int]], count: int) -> list[str]:
+    return heapq.nsmallest(
+        count, (name for name, _ in held), lambda name: hashlib.sha256(name.encode()).digest()
+    )
 
 
 def _tell_waiting(corpus: Corpus, reason: str | None) -> None:

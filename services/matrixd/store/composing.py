@@ -8,6 +8,7 @@ from services.matrixd.core.compose import Piece, compose
 from services.matrixd.core.downgrade import ISOLATED, decide_mode
 from services.matrixd.store.relevance import RelevanceFilter
 from services.matrixd.store.search import Searcher
+from shared.errors import Invalid
 from shared.sections.matrix import ModelsSection
 from shared.wire.matrixd import MatrixAnswer, MatrixSearch, PlaybookAnswer
 from shared.wire.matrixd_context import (
@@ -49,8 +50,11 @@ class Composer:
 
         Raises:
             Unprocessable: not even the query fits the budget.
+            Invalid: the query is blank.
             Invalid, NotFound, Unavailable: as of a search.
         """
+        if not request.query.strip():
+            raise Invalid("The query is blank. Say what the model is asked.")
         gate = self.downgrade(
             DowngradeRequest(mode=request.mode, model=request.model, force=request.force)
         )
@@ -88,7 +92,7 @@ class Composer:
     async def _keep_relevant(
         self, request: ComposeRequest, found: MatrixAnswer
     ) -> tuple[list[Piece], list[LeftOut]]:
-        asked = [request.query, *([request.focus] if request.focus else [])]
+        asked = [text for text in (request.query, request.focus) if text and text.strip()]
         verdicts = await self._relevance.judge(asked, [hit.text or "" for hit in found.hits], 0.5)
         pieces: list[Piece] = []
         left: list[LeftOut] = []

@@ -7,6 +7,7 @@ from typing import Any
 
 from services.matrixd.core.corpora import State, describe, index_name
 from services.matrixd.store.ledger import Ledger
+from shared.errors import LakehouseError
 from shared.pool import BlockingPool
 from shared.wire.matrixd import CorpusInfo, CorpusSpec, Phase
 
@@ -36,8 +37,12 @@ class Corpus:
 
     @property
     def chunked(self) -> bool:
-        """Whether a document may be several items."""
-        return self.spec.chunking is not None
+        """Whether a document may be several items of the index, as that was filled.
+
+        A spec that replaced another says so only once its job has made the index anew.
+        """
+        filled = self.state.chunked
+        return self.spec.chunking is not None if filled is None else filled
 
     def describe(self) -> CorpusInfo:
         """As it is answered."""
@@ -52,9 +57,14 @@ class Corpus:
         self.set(job=self.state.job.model_copy(update=changes))
 
     async def save(self, **changes: Any) -> None:
-        """Changes the state durably."""
+        """Changes the state durably; what cannot be kept is not changed either."""
+        before = {name: getattr(self.state, name) for name in changes}
         self.set(**changes)
-        await self._pool.run(self._ledger.keep, self.uid, self.spec, self.state)
+        try:
+            await self._pool.run(self._ledger.keep, self.uid, self.spec, self.state)
+        except LakehouseError:
+            self.set(**before)
+            raise
 
     async def enter(self, phase: Phase, **changes: Any) -> None:
         """Goes on to the next part of the job, durably."""

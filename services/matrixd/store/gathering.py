@@ -13,7 +13,7 @@ from services.matrixd.store.corpus import Corpus
 from services.matrixd.store.figures import Figures
 from services.matrixd.store.peers import Peers, tell
 from services.matrixd.store.registry import Registry
-from shared.errors import Invalid, LakehouseError, NotFound, RateLimited, Unavailable
+from shared.errors import Invalid, LakehouseError, NotFound, Unavailable
 from shared.filters.language import parse_filter
 from shared.sections.matrix import MatrixdSection
 from shared.wire.matrixd import CorpusAnswer, Tuning
@@ -22,12 +22,22 @@ from shared.wire.vectord import Candidates, Include, Query
 if TYPE_CHECKING:
     from services.matrixd.store.ranking import Part
 
+# Items looked at in one corpus, at most, where more are needed than usual.
+_MOST = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A corpus's answer to a query, and how it was searched."""
+    """A corpus's answer to a query, and how it was searched.
+
+    `model`, `dim` and `chunked` are those of the index when it was asked: a rebuild may change
+    the corpus' own while its answer is on the way.
+    """
 
     corpus: Corpus
+    model: str
+    dim: int
+    chunked: bool
     answer: Candidates
     found: Sequence[Found]
     tuning: Tuning
@@ -77,6 +87,7 @@ class Gatherer:
         filters: dict[str, Any] | None,
         include: Sequence[Include],
         tuning: Tuning | None = None,
+        k: int = 0,
     ) -> Gathered:
         """What each corpus has for a query.
 
@@ -84,6 +95,7 @@ class Gatherer:
             names: corpora, as of `choose`.
             include: what is wanted of each candidate beside its scores.
             tuning: counts before that of each corpus.
+            k: how many documents each should give if it has them and is not tuned to fewer.
 
         Raises:
             Invalid: the filter. NotFound: none of the corpora exists.
@@ -94,7 +106,7 @@ class Gatherer:
         if filters is not None:
             parse_filter(filters)
         gathered = Gathered()
-        corpora: list[Corpus] = []
+        corpora: dict[str, list[Corpus]] = {}
         for name in names:
             corpus = self._registry.get(name)
             if corpus is None:
@@ -104,32 +116,26 @@ class Gatherer:
             elif not corpus.state.model:
                 gathered.answers[name] = _unavailable("Its build has not begun to fill it yet.")
             else:
-                corpora.append(corpus)
-        models = dict.fromkeys(corpus.state.model for corpus in corpora)
-        embedded = await asyncio.gather(
-            *(self._peers.embedd.embed([query], model) for model in models), return_exceptions=True
-        )
-        for model, result in zip(models, embedded, strict=True):
-            if isinstance(result, LakehouseError):
-                for corpus in corpora:
-                    if corpus.state.model == model:
-                        gathered.answers[corpus.spec.name] = _unavailable(tell(result))
-            elif isinstance(result, BaseException):
-                raise result
+                corpora.setdefault(corpus.state.model, []).append(corpus)
+        embedded = await asyncio.gather(*(self._embed(query, model) for model in corpora))
+        askable: list[tuple[Corpus, str]] = []
+        for (model, some), result in zip(corpora.items(), embedded, strict=True):
+            if isinstance(result, CorpusAnswer):
+                gathered.answers.update((corpus.spec.name, result) for corpus in some)
             else:
-                gathered.vectors[model] = result.vectors[0]
-        askable = [c for c in corpora if c.state.model in gathered.vectors]
+                gathered.vectors[model] = result
+                askable += [(corpus, model) for corpus in some]
         results = await asyncio.gather(
             *(
-                self._ask(c, query, gathered.vectors[c.state.model], filters, include, tuning)
-                for c in askable
+                self._ask(c, query, model, gathered.vectors[model], filters, include, tuning, k)
+                for c, model in askable
             )
         )
-        for corpus, result in zip(askable, results, strict=True):
+        for (corpus, model), result in zip(askable, results, strict=True):
             if isinstance(result, CorpusAnswer):
                 gathered.answers[corpus.spec.name] = result
                 continue
-            gathered.asked.setdefault(corpus.state.model, []).append(result)
+            gathered.asked.setdefault(model, []).append(result)
             gathered.answers[corpus.spec.name] = CorpusAnswer(
                 status="ok" if corpus.state.built else "building", candidates=len(result.found)
             )
@@ -141,39 +147,58 @@ class Gatherer:
         gathered.answers = {name: gathered.answers[name] for name in names}
         return gathered
 
+    async def _embed(self, query: str, model: str) -> list[float] | CorpusAnswer:
+        """The query's vector, or what its corpora answer when there is none."""
+        try:
+            async with asyncio.timeout(self._section.corpus_timeout_s):
+                return (await self._peers.embedd.embed([query], model)).vectors[0]
+        except TimeoutError:
+            limit = self._section.corpus_timeout_s
+            return _unavailable(f"embedd gave no vector of {model} within {limit:g} s.")
+        except LakehouseError as error:
+            return _unavailable(tell(error))
+
     async def _ask(
         self,
         corpus: Corpus,
         query: str,
+        model: str,
         vector: list[float],
         filters: dict[str, Any] | None,
         include: Sequence[Include],
         tuning: Tuning | None,
+        k: int,
     ) -> Asked | CorpusAnswer:
         tuned = combine(corpus.state.tuning, tuning)
-        ask = Query(
-            vector=vector,
-            text=query,
-            k=tuned.candidates or self._section.candidates,
-            filter=filters,
-            include=list(include),
-        )
+        dim, chunked = corpus.state.dim, corpus.chunked
+        count = tuned.candidates or max(self._section.candidates, k)
         try:
             async with asyncio.timeout(self._section.corpus_timeout_s):
-                answer = await self._peers.vectord.find_candidates(corpus.index, [ask])
+                while True:
+                    ask = Query(
+                        vector=vector,
+                        text=query,
+                        k=count,
+                        filter=filters,
+                        include=list(include),
+                    )
+                    answer = await self._peers.vectord.find_candidates(
+                        corpus.index, [ask], model=model
+                    )
+                    found = answer.results[0]
+                    collapsed = collapse(found.ids, found.dense, found.lexical, chunked)
+                    short = len(collapsed) < k and len(found.ids) >= count
+                    if not short or tuned.candidates or count >= _MOST:
+                        return Asked(corpus, model, dim, chunked, found, collapsed, tuned)
+                    # The nearest items are chunks of few documents.
+                    count = min(4 * count, _MOST)
         except TimeoutError:
             limit = self._section.corpus_timeout_s
             return _unavailable(f"No answer within {limit:g} s.")
-        except (NotFound, RateLimited) as error:
-            return _unavailable(tell(error))
-        except Invalid:
-            # A filter that cannot be read is the caller's mistake in every corpus.
-            raise
         except LakehouseError as error:
+            # The caller's own mistakes were found before; what is refused here, like a vector
+            # of the model that the index had until now, is this corpus' trouble.
             return _unavailable(tell(error))
-        found = answer.results[0]
-        collapsed = collapse(found.ids, found.dense, found.lexical, corpus.chunked)
-        return Asked(corpus, found, collapsed, tuned)
 
 
 def to_parts(asked: Sequence[Asked], make: type[Part]) -> list[Part]:
@@ -181,8 +206,8 @@ def to_parts(asked: Sequence[Asked], make: type[Part]) -> list[Part]:
     return [
         make(
             one.corpus.spec.name,
-            one.corpus.chunked,
-            one.corpus.state.dim,
+            one.chunked,
+            one.dim,
             one.corpus.state.calibration,
             one.answer,
             one.found,

@@ -60,7 +60,8 @@ class Patience:
     """Calls that are tried again while a peer is away.
 
     Args:
-        limit_s: how long without a single success before the last error is raised.
+        limit_s: how long a peer may be away, from the first failure on, before its last error
+            is raised.
         waiting: told the reason at each failure, and None when it works again.
     """
 
@@ -75,12 +76,14 @@ class Patience:
             LakehouseError: it was refused, or kept failing past the limit.
         """
         loop = asyncio.get_running_loop()
-        until = loop.time() + self._limit_s
+        until: float | None = None
         pause = _FIRST_PAUSE_S
         while True:
             try:
                 result = await work()
             except PASSING as error:
+                # From the first failure on: what was asked for may have worked long before it.
+                until = until or loop.time() + self._limit_s
                 if loop.time() + pause > until:
                     raise
                 self._waiting(error.message)

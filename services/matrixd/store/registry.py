@@ -68,6 +68,9 @@ class Registry:
             if kept.gone:
                 self._spawn(self._purge(corpus))
                 continue
+            if kept.state.model and kept.state.chunked is None:
+                # Kept before this was told apart from the spec.
+                corpus.set(chunked=kept.spec.chunking is not None)
             self._corpora[kept.spec.name] = corpus
             if kept.state.job.status in ("running", "waiting"):
                 self._start(corpus)
@@ -120,18 +123,20 @@ class Registry:
             elif corpus.spec != spec:
                 if not replace:
                     check_same(corpus.spec, spec)
-                await self._stop(corpus)
+                interrupted = await self._stop(corpus)
                 before, corpus.spec = corpus.spec, spec
                 try:
                     await self._begin(corpus)
                 except LakehouseError:
                     corpus.spec = before
+                    if interrupted:
+                        self._start(corpus)
                     raise
                 status = 200
             else:
                 status = 200
                 if corpus.state.job.status == "failed":
-                    await self._begin(corpus)
+                    await self._begin_or_follow(corpus)
         return await self._wait(corpus, wait_s, status)
 
     async def _check_model(self, spec: CorpusSpec) -> None:
@@ -148,10 +153,7 @@ class Registry:
         """
         corpus = self.find(name)
         async with self._changing:
-            if corpus.task is None:
-                await self._begin(corpus)
-            else:
-                corpus.again = True
+            await self._begin_or_follow(corpus)
         return await self._wait(corpus, wait_s, 200)
 
     async def tune(self, name: str, tuning: Tuning) -> CorpusInfo:
@@ -195,14 +197,27 @@ class Registry:
             corpus = self._corpora.get(name)
             if corpus is None:
                 return CorpusDeleted(name=name, deleted=False)
-            await self._stop(corpus)
-            await self._pool.run(self._ledger.mark_gone, corpus.uid)
+            interrupted = await self._stop(corpus)
+            try:
+                await self._pool.run(self._ledger.mark_gone, corpus.uid)
+            except LakehouseError:
+                if interrupted:
+                    self._start(corpus)
+                raise
             del self._corpora[name]
+            corpus.idle.set()
             self._figures.corpora.set(len(self._corpora))
         self._spawn(self._purge(corpus))
         return CorpusDeleted(name=name, deleted=True)
 
     # --- jobs
+
+    async def _begin_or_follow(self, corpus: Corpus) -> None:
+        """Begins a job now, or has one follow that which is under way."""
+        if corpus.task is None:
+            await self._begin(corpus)
+        else:
+            corpus.again = True
 
     async def _begin(self, corpus: Corpus) -> None:
         await corpus.save(job=Job(started_at=self._now()))
@@ -213,48 +228,73 @@ class Registry:
         corpus.again = False
         corpus.task = self._spawn(self._run(corpus))
 
-    async def _stop(self, corpus: Corpus) -> None:
-        if corpus.task is not None:
-            corpus.task.cancel()
-            await asyncio.gather(corpus.task, return_exceptions=True)
-            corpus.task = None
+    async def _stop(self, corpus: Corpus) -> bool:
+        """Stops the corpus' job where it is; says whether there was one.
+
+        Those who wait for it go on waiting: for the next job, or for being told that the
+        corpus is gone.
+        """
+        if corpus.task is None:
+            return False
+        corpus.task.cancel()
+        await asyncio.gather(corpus.task, return_exceptions=True)
+        corpus.task = None
+        return True
 
     async def _run(self, corpus: Corpus) -> None:
+        job: Job | None = None
+        while True:
+            reason = await self._run_once(corpus, job)
+            if reason is not None and not corpus.again:
+                await self._fail(corpus, reason)
+            if not corpus.again:
+                break
+            corpus.again = False
+            job = Job(started_at=self._now())
+        corpus.task = None
+        corpus.idle.set()
+
+    async def _run_once(self, corpus: Corpus, job: Job | None) -> str | None:
+        """Runs one job, a new one when it is given; gives why it failed, if it did."""
         try:
             async with self._builder.places:
+                if job is not None:
+                    await corpus.save(job=job)
                 await self._builder.run(corpus)
-                while corpus.again:
-                    corpus.again = False
-                    await corpus.save(job=Job(started_at=self._now()))
-                    await self._builder.run(corpus)
         except LakehouseError as error:
             logger.warning("Corpus %s could not be built: %s", corpus.spec.name, tell(error))
-            await self._fail(corpus, tell(error))
+            reason = tell(error)
         except Exception:
             logger.exception("Corpus %s could not be built", corpus.spec.name)
-            await self._fail(corpus, "internal: an unexpected failure; matrixd's log has it")
-        finally:
-            corpus.task = None
-            corpus.idle.set()
+            reason = "internal: an unexpected failure; matrixd's log has it"
+        else:
+            return None
+        self._figures.job_failures.inc()
+        return reason
 
     async def _fail(self, corpus: Corpus, reason: str) -> None:
-        self._figures.job_failures.inc()
         corpus.set_job(status="failed", error=reason, finished_at=self._now())
         try:
             await corpus.save()
-        except LakehouseError:
+        except Exception:
             # In memory it has failed; at the next start the job is taken up again.
             logger.exception("The failure of corpus %s could not be kept", corpus.spec.name)
 
     async def _wait(
         self, corpus: Corpus, wait_s: float | None, status: int
     ) -> tuple[CorpusInfo, int]:
-        """The corpus once it is idle, or 202 when that takes longer than asked."""
+        """The corpus once it is idle, or 202 when that takes longer than asked.
+
+        Raises:
+            NotFound: it was deleted meanwhile.
+        """
         try:
             async with asyncio.timeout(self._section.answer_wait_s if wait_s is None else wait_s):
                 await corpus.idle.wait()
         except TimeoutError:
             return corpus.describe(), 202
+        if self._corpora.get(corpus.spec.name) is not corpus:
+            raise NotFound(f"Corpus {corpus.spec.name!r} was deleted while it was built.")
         return corpus.describe(), status
 
     async def _follow_ingests(self) -> None:
@@ -276,6 +316,10 @@ class Registry:
                     continue  # deleted meanwhile
                 except LakehouseError as error:
                     logger.info("Datasets cannot be looked at: %s", error.message)
+                    break
+                except Exception:
+                    # One answer that nobody can read must not end the watch for good.
+                    logger.exception("Datasets cannot be looked at")
                     break
 
     async def _purge(self, corpus: Corpus) -> None:

@@ -83,8 +83,10 @@ def _begin(mode: str, request: MatrixSearch | ComposeRequest) -> dict[str, Any]:
     try:
         inputs_hash = _hash(inputs)
     except TypeError:
-        # A filter may hold an integer that the log cannot; the request is still a request.
-        inputs, inputs_hash = None, hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+        # A filter may hold an integer or half a character that the log cannot; whether the
+        # request is one that can be answered is not decided here.
+        told = repr(inputs).encode("utf-8", "surrogatepass")
+        inputs, inputs_hash = None, hashlib.sha256(told).hexdigest()
     return {
         "run_id": name_run(),
         "node_id": mode,

@@ -39,7 +39,12 @@ class Searcher:
         if request.use_playbook:
             await self._memory.prepare()
         gathered = await self._gatherer.gather(
-            request.query, names, request.filters, ("text", "metadata"), request.tuning
+            request.query,
+            names,
+            request.filters,
+            ("text", "metadata"),
+            request.tuning,
+            request.k,
         )
         ranking = await self.ranking()
         answer = await self._pool.run(self._rank, ranking, request, gathered)

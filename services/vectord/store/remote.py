@@ -49,8 +49,9 @@ class Remote:
         prefix = index_prefix(manifest.spec.name, manifest.uid)
         for name, entry in manifest.files.items():
             for key, start, size in piece_keys(prefix, manifest.label, name, entry.size):
-                pieces = _read_range(folder / name, start, size)
-                stored = await self._client.put_object(key, pieces, size=size)
+                # Closed here: a request that fails leaves the rest of it unread.
+                async with contextlib.aclosing(_read_range(folder / name, start, size)) as pieces:
+                    stored = await self._client.put_object(key, pieces, size=size)
                 if stored.size != size:
                     raise Upstream(f"storaged kept {stored.size} bytes of {size}. Try again.")
         content = (folder / MANIFEST).read_bytes()
@@ -122,8 +123,8 @@ class Remote:
 
 
 async def _read_range(path: Path, start: int, size: int) -> AsyncGenerator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
-    with contextlib.closing(file):
+    # Opened at once: a thread's file would be lost to a cancel that comes while it opens.
+    with path.open("rb") as file:
         file.seek(start)
         while size:
             piece = await asyncio.to_thread(file.read, min(_BLOCK, size))
