@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from services.matrixd.core.playbook import Episode, Playbook, Rating, Reranked, find_shown
+from services.matrixd.core.playbook import Episode, Playbook, Rating, Reranked, book, find_shown
 from tests.support.playbook import World
 
 
@@ -135,6 +135,24 @@ def test_recording_twice_and_retiring_strangers_change_nothing(
     playbook = Playbook.build(episodes[:5])
     assert playbook.record(episodes[2]) is playbook
     assert playbook.retire(["nobody"]) is playbook
+
+
+def test_a_search_beside_a_recording_may_work_out_more(
+    episodes: list[Episode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    playbook = Playbook.build(episodes[:20])
+    is_beyond = book._Masked.is_beyond
+
+    def find_another(masked: book._Masked, vector: np.ndarray) -> bool:
+        # As another thread does between two steps of this one.
+        playbook._memo[f"another {len(playbook._memo)}"] = masked
+        return is_beyond(masked, vector)
+
+    assert playbook.strictness >= 0
+    with monkeypatch.context() as patched:
+        patched.setattr(book._Masked, "is_beyond", find_another)
+        grown = playbook.record(episodes[20])
+    assert grown.strictness == Playbook.build(episodes[:21]).strictness
 
 
 def test_older_and_newer_views_go_on_beside_each_other(

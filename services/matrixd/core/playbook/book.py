@@ -120,7 +120,8 @@ class Playbook:
         if _weights(grown.trusts) != _weights(self._trusts):
             return Playbook(grown, {}, self._routed)
         vector = note.profile.vector
-        kept = {key: each for key, each in self._memo.items() if each.is_beyond(vector)}
+        # Searches may add to the memo meanwhile.
+        kept = {key: each for key, each in list(self._memo.items()) if each.is_beyond(vector)}
         return Playbook(grown, kept, self._routed)
 
     def retire(self, ids: Collection[str]) -> Playbook:
