@@ -109,7 +109,9 @@ def create_app(config: Config, *, transports: Transports | None = None) -> FastA
     relevance = RelevanceFilter(section, peers, figures, pool)
     add_search_routes(app, searcher, observed)
     add_context_routes(app, relevance, Composer(config.models, searcher, relevance), observed)
-    add_playbook_routes(app, Recorder(section, registry, gatherer, searcher, memory, peers, _now))
+    add_playbook_routes(
+        app, Recorder(section, registry, gatherer, searcher, memory, peers, pool, _now)
+    )
     return app
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 
 from shared.errors import Conflict, Invalid
 from shared.wire.matrixd_playbook import EpisodeInfo, RatedDocument, RecordRequest, RetireRequest
@@ -96,8 +97,13 @@ def name_episode(body: str, key: str | None, existing: Iterable[Entry]) -> tuple
     if key is not None:
         basis = _digest(f"key:{key}")
         return f"ep-{basis[:24]}", basis
-    retired = sum(1 for entry in existing if entry.retired_at is not None)
-    return f"ep-{_digest(f'{body}:{retired}')[:24]}", body
+    known = {entry.id: entry for entry in existing}
+    in_force = [name for name, entry in known.items() if entry.retired_at is None]
+    if in_force:
+        return in_force[0], body
+    # The first that is free: a damaged log may have lost any of them.
+    names = (f"ep-{_digest(f'{body}:{number}')[:24]}" for number in count())
+    return next(name for name in names if name not in known), body
 
 
 def basis_of(body: str, key: str | None) -> str:

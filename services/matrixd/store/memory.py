@@ -12,10 +12,10 @@ import contextvars
 import dataclasses
 import importlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from services.matrixd.core.episodes import Entry
 from services.matrixd.store.figures import Figures
@@ -27,7 +27,10 @@ from shared.wire.matrixd_playbook import RatedDocument
 
 logger = logging.getLogger("lakehouse.matrixd")
 
+T = TypeVar("T")
 Ref = tuple[str, str]
+# A model and the length of its vectors: one that changed under its name is another.
+Basis = tuple[str, int]
 PLAYBOOK = "services.matrixd.core.playbook"
 _WARM_AFTER_S = 0.1
 
@@ -57,17 +60,21 @@ class Memory:
     ) -> None:
         self._journal = Journal(folder)
         self._pool = pool
+        # Notes are worked out beside the searches, whose threads they must not take: one change
+        # at a time, and what is warmed after it, so that nothing is ever refused.
+        self._work = BlockingPool("playbook", 2, 2)
         self._figures = figures
         self._now = now
         self.entries: dict[str, Entry] = {}
         self.by_basis: dict[str, list[Entry]] = {}
-        # Episodes in force as the core takes them, and what was derived of them, by model.
-        self._episodes: dict[str, dict[str, Any]] = {}
-        self._playbooks: dict[str, Any] = {}
+        # Episodes in force as the core takes them, and what was derived of them.
+        self._episodes: dict[Basis, dict[str, Any]] = {}
+        self._playbooks: dict[Basis, Any] = {}
         self._core: Any = None
         self._changing = asyncio.Lock()
         self._loading: asyncio.Task[None] | None = None
         self._warming: asyncio.Task[None] | None = None
+        self._writing: set[asyncio.Future[Any]] = set()
         self._stale = False
 
     # --- start and stop
@@ -81,9 +88,11 @@ class Memory:
 
     async def aclose(self) -> None:
         """Closes the log."""
+        await asyncio.gather(*self._writing, return_exceptions=True)
         tasks = [task for task in (self._loading, self._warming) if task is not None]
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._journal.aclose()
+        self._work.close()
 
     def check(self) -> str:
         """ "ok", or why the playbook cannot be used or written."""
@@ -108,7 +117,7 @@ class Memory:
     async def _load(self) -> None:
         if self._journal.last_seq:
             self._core = await asyncio.to_thread(importlib.import_module, PLAYBOOK)
-            await self._pool.run(self._replay)
+            await self._work.run(self._replay)
             self._count()
             self._warm()
 
@@ -120,12 +129,12 @@ class Memory:
                     self._take(record.seq, payload)
                 elif payload.get("kind") == "retire":
                     self._withdraw(payload["ids"], payload["at"], payload["reason"])
-            except (KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 # One record that cannot be read must not cost the others.
                 self._figures.unreadable.inc()
                 logger.exception("Record %d of the playbook cannot be read", record.seq)
-        for model, episodes in self._episodes.items():
-            self._playbooks[model] = self._core.Playbook.build(episodes.values())
+        for basis, episodes in self._episodes.items():
+            self._playbooks[basis] = _learnt(self._core.Playbook.build(episodes.values()))
 
     # --- changes
 
@@ -154,22 +163,28 @@ class Memory:
             "corpora": list(entry.corpora),
             "views": {model: episode.to_json() for model, episode in views.items()},
         }
-        seq = await self._journal.append(record)
-        # Durable from here on; what follows must happen, whoever has gone away.
-        return await asyncio.shield(asyncio.ensure_future(self._apply(core, seq, record)))
+        return await self._see_through(self._add(core, record))
 
-    async def _apply(self, core: Any, seq: int, record: dict[str, Any]) -> Entry:
+    async def _see_through(self, change: Coroutine[Any, Any, T]) -> T:
+        """A change to its end, whoever has gone away: what is in the log must be in force."""
+        task = asyncio.ensure_future(change)
+        self._writing.add(task)
+        task.add_done_callback(self._writing.discard)
+        return await asyncio.shield(task)
+
+    async def _add(self, core: Any, record: dict[str, Any]) -> Entry:
+        seq = await self._journal.append(record)
         async with self._changing:
             held = self.entries.get(record["id"])
             if held is not None:
                 return held
             entry, episodes = self._take(seq, record)
-            for model, episode in episodes.items():
-                before = self._playbooks.get(model)
+            for basis, episode in episodes.items():
+                before = self._playbooks.get(basis)
                 if before is None:
-                    self._playbooks[model] = await self._pool.run(core.Playbook.build, [episode])
+                    self._playbooks[basis] = await self._work.run(core.Playbook.build, [episode])
                 else:
-                    self._playbooks[model] = await self._pool.run(_grow, before, episode)
+                    self._playbooks[basis] = await self._work.run(_grow, before, episode)
             self._figures.recorded.inc()
             self._count()
             self._warm()
@@ -179,15 +194,15 @@ class Memory:
         """Withdraws episodes; on return that is durable and no search knows of them."""
         at = self._now()
         record = {"kind": "retire", "ids": sorted(ids), "at": at, "reason": reason}
-        await self._journal.append(record)
-        await asyncio.shield(asyncio.ensure_future(self._forget(record)))
+        await self._see_through(self._forget(record))
 
     async def _forget(self, record: dict[str, Any]) -> None:
+        await self._journal.append(record)
         async with self._changing:
-            models = self._withdraw(record["ids"], record["at"], record["reason"])
-            for model in models:
-                left = self._playbooks[model]
-                self._playbooks[model] = await self._pool.run(_shrink, left, record["ids"])
+            bases = self._withdraw(record["ids"], record["at"], record["reason"])
+            for basis in bases:
+                left = self._playbooks[basis]
+                self._playbooks[basis] = await self._work.run(_shrink, left, record["ids"])
             self._count()
             self._warm()
 
@@ -205,9 +220,9 @@ class Memory:
             await asyncio.sleep(_WARM_AFTER_S)
             self._stale = False
             for playbook in list(self._playbooks.values()):
-                await self._pool.run(playbook.settle)
+                await self._work.run(playbook.settle)
 
-    def _take(self, seq: int, payload: dict[str, Any]) -> tuple[Entry, dict[str, Any]]:
+    def _take(self, seq: int, payload: dict[str, Any]) -> tuple[Entry, dict[Basis, Any]]:
         entry = Entry(
             id=payload["id"],
             seq=seq,
@@ -224,26 +239,26 @@ class Memory:
         if entry.id in self.entries:
             # Acknowledged late and sent again: the first record counts.
             return self.entries[entry.id], {}
-        made: dict[str, Any] = {
-            model: dataclasses.replace(self._core.Episode.from_json(view), seq=seq)
-            for model, view in payload["views"].items()
-        }
+        made: dict[Basis, Any] = {}
+        for model, view in payload["views"].items():
+            episode = dataclasses.replace(self._core.Episode.from_json(view), seq=seq)
+            made[model, len(episode.vector)] = episode
         self.entries[entry.id] = entry
         self.by_basis.setdefault(entry.basis, []).append(entry)
-        for model, episode in made.items():
-            self._episodes.setdefault(model, {})[entry.id] = episode
+        for basis, episode in made.items():
+            self._episodes.setdefault(basis, {})[entry.id] = episode
         return entry, made
 
-    def _withdraw(self, ids: Iterable[str], at: str, reason: str) -> set[str]:
-        models: set[str] = set()
+    def _withdraw(self, ids: Iterable[str], at: str, reason: str) -> set[Basis]:
+        bases: set[Basis] = set()
         for name in ids:
             entry = self.entries.get(name)
             if entry is not None and entry.retired_at is None:
                 entry.retired_at, entry.retire_reason = at, reason or None
-                for model in entry.models:
-                    self._episodes[model].pop(name, None)
-                    models.add(model)
-        return models
+                for basis, episodes in self._episodes.items():
+                    if episodes.pop(name, None) is not None:
+                        bases.add(basis)
+        return bases
 
     def _count(self) -> None:
         self._figures.episodes.set(sum(1 for e in self.entries.values() if e.retired_at is None))
@@ -265,7 +280,7 @@ class Memory:
         explain: bool,
     ) -> Told | None:
         """The cold list with the playbook's evidence; None when it has nothing to say."""
-        playbook = self._playbooks.get(model)
+        playbook = self._playbooks.get((model, len(vector)))
         if playbook is None:
             return None
         done = playbook.rerank(query, _to_unit(vector), cold, explain=explain)

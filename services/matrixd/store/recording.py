@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -19,12 +20,13 @@ from services.matrixd.core.episodes import (
     hash_body,
     name_episode,
 )
-from services.matrixd.store.gathering import Gathered, Gatherer, to_parts
+from services.matrixd.store.gathering import Asked, Gathered, Gatherer, to_parts
 from services.matrixd.store.memory import Memory
 from services.matrixd.store.peers import Peers
 from services.matrixd.store.registry import Registry
 from services.matrixd.store.search import Searcher
 from shared.errors import Conflict, Invalid, NotFound, Unavailable, Unprocessable
+from shared.pool import BlockingPool
 from shared.sections.matrix import MatrixdSection
 from shared.wire.matrixd_playbook import (
     EpisodeInfo,
@@ -40,6 +42,7 @@ from shared.wire.matrixd_playbook import (
 COLD_KEPT = 50
 EACH_KEPT = 10
 Ref = tuple[str, str]
+_CURSOR = re.compile(r"[0-9]{1,20}")
 
 
 class Recorder:
@@ -53,6 +56,7 @@ class Recorder:
         searcher: Searcher,
         memory: Memory,
         peers: Peers,
+        pool: BlockingPool,
         now: Callable[[], str],
     ) -> None:
         self._section = section
@@ -61,8 +65,9 @@ class Recorder:
         self._searcher = searcher
         self._memory = memory
         self._peers = peers
+        self._pool = pool
         self._now = now
-        self._under_way: dict[str, asyncio.Future[None]] = {}
+        self._under_way: dict[str, asyncio.Task[Entry]] = {}
 
     async def record(self, request: RecordRequest, key: str | None) -> tuple[Recorded, int]:
         """Records an episode; gives it with the status to answer.
@@ -86,19 +91,16 @@ class Recorder:
         if held is not None:
             check_repeat(held, body)
             return _answer(held, duplicate=True), 200
-        mark: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._under_way[basis] = mark
-        try:
-            if len(self._memory.entries) >= self._section.max_memory_notes:
-                raise Conflict(
-                    f"The playbook holds {len(self._memory.entries)} episodes, which is its limit "
-                    "(max_memory_notes). Raise it, or export and begin a new playbook."
-                )
-            entry = await self._make(request, ratings, name, basis, body)
-            return _answer(entry, duplicate=False), 201
-        finally:
-            del self._under_way[basis]
-            mark.set_result(None)
+        if len(self._memory.entries) >= self._section.max_memory_notes:
+            raise Conflict(
+                f"The playbook holds {len(self._memory.entries)} episodes, which is its limit "
+                "(max_memory_notes). Raise it, or export and begin a new playbook."
+            )
+        # A caller who goes away leaves it to its end, so that the next one finds it.
+        making = asyncio.create_task(self._make(request, ratings, name, basis, body))
+        self._under_way[basis] = making
+        making.add_done_callback(lambda _: self._under_way.pop(basis))
+        return _answer(await asyncio.shield(making), duplicate=False), 201
 
     async def _make(
         self,
@@ -123,8 +125,8 @@ class Recorder:
         ranking = await self._searcher.ranking()
         core = await self._memory.core()
         documents = await self._find_vectors(ranking, gathered, ratings)
-        views: dict[str, Any] = {}
-        for model, asked in gathered.asked.items():
+
+        def view(model: str, asked: Sequence[Asked]) -> Any:
             parts = to_parts(asked, ranking.Part)
             here = {part.corpus for part in parts}
             cold = ranking.rank(parts)
@@ -149,7 +151,12 @@ class Recorder:
                 run_id=request.run_id or "",
                 shown=shown,
             )
-            views[model] = episode.with_vectors(documents)
+            return episode.with_vectors(documents)
+
+        # In the pool: what the playbook shows may first have to be worked out from all notes.
+        views = await self._pool.run(
+            lambda: {model: view(model, asked) for model, asked in gathered.asked.items()}
+        )
         entry = Entry(
             id=name,
             seq=0,
@@ -235,7 +242,7 @@ class Recorder:
             Invalid: the cursor is not one that was given.
         """
         await self._memory.prepare()
-        if cursor is not None and not cursor.isdigit():
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
             raise Invalid("cursor: give next_cursor of the page before.")
         entries = sorted(self._memory.entries.values(), key=lambda entry: -entry.seq)
         chosen = [
