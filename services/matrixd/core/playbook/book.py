@@ -105,8 +105,10 @@ class Playbook:
         count = choose_milestone(len(self._notes))
         if not count:
             return False
-        known = () if self._routed is None else self._routed.ids
-        return len(known) != count or known[-1] != self._notes[count - 1].episode.id
+        routed = self._routed
+        if routed is None or len(routed.ids) != count:
+            return True
+        return routed.ids[-1] != self._notes[count - 1].episode.id
 
     def record(self, episode: Episode) -> Playbook:
         """With one more episode; itself when it is there already."""
