@@ -20,6 +20,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,6 +32,10 @@ from shared.daemons import BUILT
 
 PYTHON = ROOT / ".venv" / "bin" / "python"
 FLEET = ROOT / "scripts" / "fleet.py"
+
+
+class FleetError(RuntimeError):
+    """The fleet did not come up, or lost a daemon; the message says how."""
 
 
 def reserve_ports(count: int) -> list[int]:
@@ -49,7 +55,7 @@ def reserve_ports(count: int) -> list[int]:
         found.append(port)
         if len(found) == count:
             return found
-    raise RuntimeError("no free ports between 20000 and 32000")
+    raise FleetError("no free ports between 20000 and 32000")
 
 
 class PrivateFleet:
@@ -98,7 +104,7 @@ class PrivateFleet:
         done = self.command("up", "--only", ",".join(self.names), "--wait", "60")
         if done.returncode:
             logs = self.command("logs", "-n", "30").stdout
-            raise RuntimeError(f"the fleet did not start:\n{done.stdout}{done.stderr}\n{logs}")
+            raise FleetError(f"the fleet did not start:\n{done.stdout}{done.stderr}\n{logs}")
 
     def stop(self) -> None:
         """Stops the fleet."""
@@ -123,7 +129,7 @@ class PrivateFleet:
             if pid := state["daemons"][name]["pid"]:
                 return int(pid)
             time.sleep(0.01)
-        raise RuntimeError(f"{name} is not running")
+        raise FleetError(f"{name} is not running")
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs `scripts/fleet.py` on this fleet."""
@@ -136,9 +142,27 @@ class PrivateFleet:
         )
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
-        if self._temporary:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+        with undisturbed():
+            self.stop()
+            if self._temporary:
+                shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """No signal to end breaks this off, in this process or in those that it starts.
+
+    Who presses Ctrl-C twice would otherwise leave a whole fleet running.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler or signal.SIG_DFL)
 
 
 def main() -> int:
