@@ -17,6 +17,8 @@ from scripts.lift.judge import judge_honestly
 from scripts.lift.trial import Trial
 from services.matrixd.core.cold import ColdList
 from services.matrixd.core.playbook import Episode, Playbook, Rating
+from services.matrixd.core.playbook.episodes import COMPARED
+from services.matrixd.core.playbook.kindred import SCALE
 
 NOTES = 10_000
 ASKED = 200
@@ -40,9 +42,19 @@ def time_playbook(trial: Trial, notes: int = NOTES) -> dict[str, float]:
         vector = _move(vectors[query.text], dice)
         known = {ref: _move(vector, dice) for ref, rating in ratings if rating > 0}
         rated = tuple(Rating(c, i, r) for (c, i), r in ratings)
+        shown = cold.head(COMPARED)
+        kin = dice.integers(-SCALE, SCALE, (len(rated), len(shown.refs)), np.int16)
         episodes.append(
             Episode(
-                f"{number}", number, query.text, vector, cold.head(50), rated, "judge", "", known
+                f"{number}",
+                number,
+                query.text,
+                vector,
+                shown,
+                rated,
+                "judge",
+                documents=known,
+                kin=kin,
             )
         )
     begun = time.perf_counter()
