@@ -12,7 +12,7 @@ behind a search that knows which one answers.
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,7 +96,7 @@ def load_set(folder: Path) -> JudgedSet:
     if missing or qrels is None:
         raise JudgedSetError(f"{folder} has no {', no '.join(missing)}. {_LAYOUT}")
     demands, name = _read_demands(folder)
-    documents = _read_documents(folder / "corpus.jsonl")
+    documents, blank = _read_documents(folder / "corpus.jsonl")
     queries = _read_queries(folder / "queries.jsonl")
     known = {document.id for document in documents}
     asked = {query.id for query in queries}
@@ -104,6 +104,8 @@ def load_set(folder: Path) -> JudgedSet:
     relevant = {q: {d: g for d, g in found.items() if g > RELEVANT} for q, found in gains.items()}
     relevant = {q: found for q, found in relevant.items() if found}
     remarks = list(strays)
+    if blank:
+        remarks.insert(0, f"{blank} documents have neither title nor text: left out")
     unjudged = len(asked) - len(relevant)
     if unjudged:
         remarks.append(f"{unjudged} of {len(asked)} queries have no relevant document: left out")
@@ -113,7 +115,7 @@ def load_set(folder: Path) -> JudgedSet:
             "score above 0, with tabs between, and the ids are those of the other two files."
         )
     far = folder / "far.txt"
-    far_lines = far.read_text("utf-8").splitlines() if far.is_file() else []
+    far_lines = _read_text(far).splitlines() if far.is_file() else []
     return JudgedSet(
         name or folder.resolve().name,
         tuple(documents),
@@ -136,7 +138,7 @@ def _read_demands(folder: Path) -> tuple[dict[str, float], str]:
     if not path.is_file():
         return {}, ""
     try:
-        record = json.loads(path.read_text("utf-8"))
+        record = json.loads(_read_text(path))
         demands = {name: float(record[name]) for name in DEMANDS if record.get(name) is not None}
         return demands, str(record.get("name", ""))
     except (ValueError, TypeError, AttributeError) as error:
@@ -145,16 +147,23 @@ def _read_demands(folder: Path) -> tuple[dict[str, float], str]:
         ) from error
 
 
-def _read_documents(path: Path) -> list[Document]:
+def _read_documents(path: Path) -> tuple[list[Document], int]:
     documents: list[Document] = []
+    blank = 0
     for place, record in _read_records(path):
         title = _take(record, "title", place, optional=True)
-        text = _take(record, "text", place, optional=bool(title))
+        # Published collections have documents whose text is empty; one without the key is a slip.
+        text = _take(
+            record, "text", place, optional=bool(title) or isinstance(record.get("text"), str)
+        )
+        if not title and not text:
+            blank += 1
+            continue
         corpus = _take(record, "corpus", place, optional=True)
         whole = f"{title}. {text}" if title and text else title or text
         documents.append(Document(_take(record, "_id", place), whole, corpus or "documents"))
     _check_ids(path, [document.id for document in documents])
-    return documents
+    return documents, blank
 
 
 def _read_queries(path: Path) -> list[Query]:
@@ -169,9 +178,17 @@ def _read_queries(path: Path) -> list[Query]:
     return queries
 
 
+def _read_text(path: Path) -> str:
+    # Spreadsheets and editors put a byte order mark in front.
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise JudgedSetError(f"{path}: not UTF-8 ({error.reason}).") from error
+
+
 def _read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if not line.strip():
                     continue
@@ -220,8 +237,8 @@ def _read_qrels(
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     gains: dict[str, dict[str, float]] = {}
     lost = 0
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-        fields = re.split(r"\t", line.strip())
+    for number, line in enumerate(_read_text(path).splitlines(), start=1):
+        fields = [each.strip() for each in line.strip().split("\t")]
         if not line.strip() or (number == 1 and fields[-1].lower() in ("score", "relevance")):
             continue
         # TREC's form has a column of zeros in the second place.
@@ -239,6 +256,8 @@ def _read_qrels(
             raise JudgedSetError(
                 f"{path}, line {number}: the score {score!r} is no number."
             ) from error
+        if not math.isfinite(gain):
+            raise JudgedSetError(f"{path}, line {number}: the score {score!r} is no finite number.")
         if query in queries and document in documents:
             gains.setdefault(query, {})[document] = gain
         else:

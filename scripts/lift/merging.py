@@ -16,7 +16,7 @@ from statistics import fmean
 from scripts.lift.checks import FAR_SHARE, Check, at_least, at_most
 from scripts.lift.edge import Edge
 from scripts.lift.judge import ErringJudge, Judge, judge_honestly
-from scripts.lift.judged import JudgedSet, Query
+from scripts.lift.judged import JudgedSet, JudgedSetError, Query
 from scripts.lift.measures import score_list
 
 # Needs of each corpus that are recorded, and others; judged runs; queries of each other need.
@@ -37,7 +37,11 @@ class MergingPlan:
 
 
 def plan_merging(judged: JudgedSet, seed: int) -> MergingPlan:
-    """The plan of one seed. Needs with answers in several corpora are left out."""
+    """The plan of one seed. Needs with answers in several corpora are left out.
+
+    Raises:
+        JudgedSetError: no need can be recorded, or none is left that never was.
+    """
     home = {document.id: document.corpus for document in judged.documents}
     groups: dict[str, dict[str, list[Query]]] = {name: {} for name in judged.corpora}
     for topic, queries in judged.group_topics().items():
@@ -65,6 +69,12 @@ def plan_merging(judged: JudgedSet, seed: int) -> MergingPlan:
             for name in left
             for query in dice.sample(topics[name], min(ASKED, len(topics[name])))
         ]
+    if not any(held.values()) or not any(others.values()):
+        raise JudgedSetError(
+            f"{judged.name} has an oracle_gap, so merged corpora are tried. That takes needs that "
+            f"one corpus answers, with {RUNS + 1} paraphrases (queries of one topic) to record "
+            "them, and others beside those. Add some, or take oracle_gap out of set.json."
+        )
     return MergingPlan(turns, held, others)
 
 

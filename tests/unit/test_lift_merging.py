@@ -50,6 +50,12 @@ def test_each_corpus_is_recorded_held_out_and_controlled_apart(tmp_path: Path) -
     assert len(plan.others["two"]) == 80
 
 
+def test_sets_without_paraphrases_to_record_are_refused(tmp_path: Path) -> None:
+    merge_sets([make_set("one", 6, asked=1), make_set("two", 8, asked=3)], tmp_path)
+    with pytest.raises(JudgedSetError, match=r"oracle_gap.* 4 paraphrases"):
+        plan_merging(load_set(tmp_path), 3)
+
+
 def test_cold_and_learned_figures_are_checked_apart() -> None:
     arms = {"other needs: only one": 0.3, "other needs: only two": 0.2}
     for group in ("other needs", "paraphrases"):

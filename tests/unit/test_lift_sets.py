@@ -89,6 +89,8 @@ def test_strays_are_told_and_left_out(tmp_path: Path) -> None:
         ({"queries": [{"_id": "q", "text": 1.5}]}, r"queries.jsonl, line 1: text is not a text"),
         ({"qrels": "q1 d1 1\n"}, r"qrels.tsv, line 1: 1 columns"),
         ({"qrels": "q1\td1\tyes\n"}, r"line 1: the score 'yes' is no number"),
+        ({"qrels": "q1\td1\tinf\n"}, r"line 1: the score 'inf' is no finite number"),
+        ({"qrels": "q1\td1\tnan\n"}, r"line 1: the score 'nan' is no finite number"),
         ({"qrels": "q8\td1\t1\n"}, r"no query has a relevant document"),
     ],
 )
@@ -97,6 +99,27 @@ def test_a_malformed_set_is_refused_by_file_and_line(
 ) -> None:
     with pytest.raises(JudgedSetError, match=told):
         load_set(write_set(tmp_path, **files))  # type: ignore[arg-type]
+
+
+def test_what_collections_and_spreadsheets_leave_in_files_is_read(tmp_path: Path) -> None:
+    documents = [{"_id": "d 1", "text": "one"}, {"_id": "d2", "title": "", "text": " "}]
+    queries = [{"_id": "q 1", "text": "1?"}]
+    folder = write_set(tmp_path, documents, queries, "q 1 \td 1\t 1\n")
+    for file in ("corpus.jsonl", "queries.jsonl", "qrels.tsv"):
+        path = folder / file
+        path.write_text(path.read_text().replace("\n", "\r\n"), "utf-8-sig")
+    found = load_set(folder)
+    assert [document.id for document in found.documents] == ["d 1"]
+    assert found.relevant == {"q 1": {"d 1": 1.0}}
+    assert found.remarks == ("1 documents have neither title nor text: left out",)
+
+
+@pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels.tsv", "far.txt"])
+def test_a_file_that_is_not_utf8_is_told(tmp_path: Path, file: str) -> None:
+    folder = write_set(tmp_path)
+    (folder / file).write_bytes("q1\td\xe9\t1\n".encode("latin-1"))
+    with pytest.raises(JudgedSetError, match=f"{file}: not UTF-8"):
+        load_set(folder)
 
 
 def test_missing_files_and_folders_are_told(tmp_path: Path) -> None:
