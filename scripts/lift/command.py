@@ -8,6 +8,7 @@ import os
 import secrets
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -39,7 +40,14 @@ from scripts.lift.planning import Plan, make_plan
 from scripts.lift.report import describe_run, render_html
 from scripts.lift.staffing import build_staffing_set
 from scripts.lift.trial import Outcome, Trial
-from scripts.private_fleet import PrivateFleet
+from scripts.private_fleet import FleetError, PrivateFleet
+
+ABOUT = """\
+Does recording what worked make later searches better, and harm none? The gate.
+
+Records judged searches through a gateway (one of its own, unless --gateway names another),
+searches again, and writes a JSON and an HTML report. Exit status: 0 every check passes,
+1 one is missed, 2 the run was not possible."""
 
 Each = TypeVar("Each")
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,19 +81,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives the exit status."""
     options = _read_options(arguments)
     try:
+        _check_out(options)
         judged = _read_set(options)
         for remark in judged.remarks:
             print(f"  note: {remark}")
         plain = read_queries(options.queries) if options.queries else []
         judged, record, checks = run_gate(judged, plain, options)
-    except (JudgedSetError, EdgeError) as error:
+    except (JudgedSetError, EdgeError, FleetError) as error:
         print(f"playbook_lift: {error}", file=sys.stderr)
         return 2
-    except httpx.TransportError as error:
+    except (httpx.TransportError, httpx.InvalidURL) as error:
         print(f"playbook_lift: the gateway cannot be reached ({error}).", file=sys.stderr)
         return 2
-    paths = write_reports(record, options)
+    except KeyboardInterrupt:
+        print("playbook_lift: broken off; there is no report.", file=sys.stderr)
+        return 130
     show_checks(judged, checks)
+    try:
+        paths = write_reports(record, options)
+    except OSError as error:
+        print(f"playbook_lift: the reports cannot be written: {error}", file=sys.stderr)
+        return 2
     print("  " + "\n  ".join(_relative(path) for path in paths))
     return 0 if all(check.passed for check in checks) else 1
 
@@ -108,6 +124,9 @@ def run_gate(
         raise JudgedSetError(
             "--merging needs a set of several corpora whose set.json has an oracle_gap."
         )
+    mergings = [
+        plan_merging(judged, seed) for seed in (options.seeds if gap is not None and full else ())
+    ]
     merged: list[dict[str, Means]] = []
     trust: Trust | None = None
     outcomes: list[Outcome] = []
@@ -142,10 +161,10 @@ def run_gate(
                     full=full,
                 )
                 outcomes.append(trial.run())
-            for seed in options.seeds if gap is not None and full else ():
+            for seed, merging in zip(options.seeds, mergings, strict=False):
                 say(f"seed {seed}: merged corpora")
-                merging = Merging(edge, judged, plan_merging(judged, seed), seed)
-                merged.append(merging.run(far if not merged else ()))
+                run = Merging(edge, judged, merging, seed)
+                merged.append(run.run(far if not merged else ()))
             if trial is not None:
                 say("baselines and latency")
                 baselines = compare_baselines(trial, min(2, plans[-1].sizes[-1]))
@@ -183,6 +202,21 @@ def _make_plans(judged: JudgedSet, options: Options) -> list[Plan]:
     return [make_plan(judged, seed, most, options.topics) for seed in options.seeds]
 
 
+def _check_out(options: Options) -> None:
+    """Passes when a report can be written: better told now than after an hour."""
+    folder = options.out.parent if options.out else REPORTS
+    try:
+        if options.out is not None and options.out.is_dir():
+            raise JudgedSetError(f"--out {options.out} is a folder; it takes the JSON's file name.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise JudgedSetError(
+            f"Reports cannot be written to {folder} ({error.strerror}). Name another by --out."
+        ) from None
+
+
 def write_reports(record: dict[str, Any], options: Options) -> list[Path]:
     """Writes the JSON and the page beside it; gives where."""
     name = record["set"]["name"].replace("/", "-").replace(" ", "-").lower()
@@ -216,7 +250,7 @@ def show_checks(judged: JudgedSet, checks: Sequence[Check]) -> None:
 
 def _read_options(arguments: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(
-        prog="playbook_lift", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        prog="playbook_lift", description=ABOUT, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--fast", action="store_true", help="one seed, the short list of arms")
     parser.add_argument("--dataset", type=Path, help="a folder with a judged set in BEIR's layout")
@@ -233,14 +267,16 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
         "--merging", action="store_true", help="only how corpora of different content are merged"
     )
     found = parser.parse_args(arguments)
+    if found.merging and found.fast:
+        parser.error("--merging takes all of its runs: leave --fast out")
     try:
         default = (3,) if found.fast else SEEDS
         seeds = tuple(int(each) for each in found.seeds.split(",")) if found.seeds else default
     except ValueError:
         parser.error("--seeds takes whole numbers with commas between, such as 1,2")
-    topics = found.topics or (FAST_TOPICS if found.fast else TOPICS)
-    far = found.far or (FAST_FAR if found.fast else 0)
-    if len(set(seeds)) != len(seeds) or topics < 2 or far < 0:
+    topics = (FAST_TOPICS if found.fast else TOPICS) if found.topics is None else found.topics
+    far = (FAST_FAR if found.fast else 0) if found.far is None else found.far
+    if len(set(seeds)) != len(seeds) or topics < 2 or (found.far is not None and far < 1):
         parser.error("seeds must differ, --topics be at least 2 and --far above 0")
     return Options(
         found.fast,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from scripts.lift import command
+from scripts.lift.checks import at_least
+from scripts.lift.command import FAST_WORKERS
+from scripts.lift.staffing import build_staffing_set
 from shared.daemons import ROOT
 
 SCRIPT = ROOT / "scripts" / "playbook_lift"
@@ -59,3 +66,74 @@ def test_what_cannot_be_run_is_told(tmp_path: Path) -> None:
     wrong = run("--seeds", "one")
     assert wrong.returncode == 2
     assert "--seeds takes whole numbers" in wrong.stderr
+    for arguments, told in (
+        (("--gateway", "http://[bad"), "cannot be reached"),
+        (("--out", str(tmp_path)), "is a folder"),
+        (("--out", "/proc/nowhere/out.json"), "cannot be written"),
+        (("--merging",), "leave --fast out"),
+        (("--topics", "0"), "--topics be at least 2"),
+        (("--far", "0"), "--far above 0"),
+    ):
+        done = run("--fast", *arguments)
+        assert done.returncode == 2, done.stdout
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+    assert "Exit status: 0" in run("--help").stdout
+
+
+def test_a_report_that_cannot_be_written_in_the_end_is_no_open_gate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check = at_least("c", 1.0, 0.0)
+    judged = build_staffing_set(workers=FAST_WORKERS)
+    monkeypatch.setattr(command, "run_gate", lambda *_: (judged, {}, [check]))
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command, "write_reports", fail)
+    assert command.main(["--fast", "--out", str(tmp_path / "x.json")]) == 2
+    shown = capsys.readouterr()
+    assert "1 of 1 checks pass" in shown.out
+    assert "No space left" in shown.err
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("times", [1, 40], ids=["once", "again and again"])
+def test_broken_off_it_leaves_no_fleet(tmp_path: Path, times: int) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "--fast", "--out", str(tmp_path / "out.json")],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+
+    def read_daemons() -> list[int]:
+        for state in tmp_path.glob("lakehouse-*/run/fleet.json"):
+            try:
+                daemons = json.loads(state.read_text())["daemons"].values()
+            except (OSError, ValueError):
+                continue
+            return [daemon["pid"] for daemon in daemons if daemon["pid"]]
+        return []
+
+    while len(pids := read_daemons()) < 8:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    for _ in range(times):
+        if not list(tmp_path.glob("lakehouse-*")):
+            break
+        # As a terminal does: to all that stands in the foreground.
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.02)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not list(tmp_path.glob("lakehouse-*"))
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    if times == 1:
+        assert process.returncode == 130
+        assert "broken off" in told
+        assert "Traceback" not in told

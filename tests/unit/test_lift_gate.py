@@ -139,6 +139,18 @@ def test_a_good_run_passes_every_check() -> None:
     assert failing(make_outcome()) == []
 
 
+def test_where_cold_misses_nothing_there_is_nothing_to_capture() -> None:
+    outcome = make_outcome()
+    arms = [arm for arm in outcome.pairs if arm.startswith(("exact", "paraphrase"))]
+    for arm in arms:
+        outcome.pairs[arm] = [Pair(f"t{n}", 1.0, 1.0) for n in range(60)]
+    assert not any("headroom" in name for name in failing(outcome))
+    outcome.pairs["exact"] = [Pair(f"t{n}", 1.0, 0.9) for n in range(60)]
+    assert [name for name in failing(outcome) if "headroom" in name] == [
+        "exact repeat: headroom captured (single-answer set)"
+    ]
+
+
 def test_each_fault_misses_its_own_check() -> None:
     assert failing(make_outcome(lift=0.1)) == ["paraphrases after 2: headroom captured"]
     assert failing(make_outcome(harm=0.02)) == [
