@@ -6,9 +6,11 @@ import argparse
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -80,6 +82,10 @@ class Options:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; gives the exit status."""
     options = _read_options(arguments)
+    ours = threading.current_thread() is threading.main_thread()
+    if ours and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        # Told to end, it takes back what it recorded, as when it is broken off.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         _check_out(options)
         judged = _read_set(options)
@@ -338,8 +344,12 @@ def _clear(edge: Edge, *, owned: bool) -> None:
     try:
         edge.retire_runs()
         edge.drop_corpora()
-    except (EdgeError, httpx.TransportError) as error:
-        print(f"playbook_lift: not everything could be taken back: {error}", file=sys.stderr)
+    except (EdgeError, httpx.TransportError, KeyboardInterrupt) as error:
+        print(
+            f"playbook_lift: not everything could be taken back ({error or 'broken off'}). "
+            f"Corpora, objects and runs of this one begin with {edge.prefix}.",
+            file=sys.stderr,
+        )
 
 
 def _make_say(begun: float) -> Callable[[str], None]:

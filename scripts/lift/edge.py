@@ -70,12 +70,13 @@ class Edge:
             groups.setdefault(document.corpus, []).append(document)
         for number, name in enumerate(sorted(groups), start=1):
             key = f"{self.prefix}/{number}.jsonl"
+            corpus = f"{self.prefix}-{number}"
+            # Told first, so that it is taken back wherever this is broken off.
+            self.corpora.append(corpus)
             lines = [json.dumps({"id": d.id, "text": d.text}) for d in groups[name]]
             self.call("PUT", f"/v1/storage/objects/{key}", content="\n".join(lines).encode())
-            corpus = f"{self.prefix}-{number}"
             spec = {"name": corpus, "source": {"objects": key}, "id": "id", "text": "{text}"}
             self.call("POST", "/v1/matrix/corpora?wait=0", json=spec)
-            self.corpora.append(corpus)
         deadline = time.monotonic() + BUILD_WAIT_S
         for corpus in self.corpora:
             while True:

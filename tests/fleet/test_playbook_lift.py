@@ -10,12 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from scripts.lift import command
 from scripts.lift.checks import at_least
 from scripts.lift.command import FAST_WORKERS
 from scripts.lift.staffing import build_staffing_set
+from scripts.private_fleet import PrivateFleet
 from shared.daemons import ROOT
 
 SCRIPT = ROOT / "scripts" / "playbook_lift"
@@ -96,6 +98,39 @@ def test_a_report_that_cannot_be_written_in_the_end_is_no_open_gate(
     shown = capsys.readouterr()
     assert "1 of 1 checks pass" in shown.out
     assert "No space left" in shown.err
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_told_to_end_it_takes_back_what_it_recorded_elsewhere(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    names = ("gateway", "storaged", "catalogd", "queryd", "vectord", "embedd", "fake_ollama")
+    settings = {"EMBEDD__DEFAULT_MODEL": "fake"}
+    with (
+        PrivateFleet((*names, "matrixd"), settings) as fleet,
+        httpx.Client(base_url=fleet.urls["gateway"], trust_env=False, timeout=30) as client,
+    ):
+        process = subprocess.Popen(
+            [
+                *(sys.executable, str(SCRIPT), "--fast", "--gateway", fleet.urls["gateway"]),
+                *("--out", str(tmp_path / "out.json")),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while not client.get("/v1/matrix/playbook").json()["total"]:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(how)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[how], told
+        assert client.get("/v1/matrix/playbook").json()["episodes"] == []
+        assert client.get("/v1/matrix/corpora").json()["corpora"] == []
+        assert client.get("/v1/storage/objects", params={"prefix": "lift-"}).json()["objects"] == []
+        assert "Traceback" not in told
 
 
 @pytest.mark.timeout(120)

@@ -101,6 +101,22 @@ async def test_a_retirement_in_the_log_is_in_force_though_its_caller_left(
         assert await w.search(QUERY, use_playbook=True) == cold
 
 
+async def test_retiring_all_takes_what_is_being_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        await w.corpus("jobs", DOCS)
+        gate = Gate(monkeypatch)
+        body = {"query": QUERY, "ratings": [{"corpus": "jobs", "id": "d1", "rating": 1}]}
+        await leave(w, gate, "/matrix/playbook", body)
+        retiring = asyncio.create_task(w.matrix.post("/matrix/playbook/retire", json={"all": True}))
+        # Time enough to answer, if it did not wait for the other.
+        await asyncio.wait([retiring], timeout=0.5)
+        gate.opened.set()
+        assert (await retiring).json()["retired"] == 1
+        assert await list_runs(w) == []
+
+
 async def test_a_model_whose_vectors_change_their_length_costs_no_episode(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.corpus("jobs", DOCS)

@@ -284,12 +284,15 @@ class Recorder:
         return await self._retire([self._find(name)], reason)
 
     async def retire(self, request: RetireRequest) -> Retired:
-        """Withdraws many episodes at once.
+        """Withdraws many episodes at once, those too that are being recorded when it is asked.
 
         Raises:
             Invalid: it does not say which. NotFound: an id that does not exist.
         """
         await self._memory.prepare()
+        if self._under_way:
+            # One whose caller left would else appear after all of its run was withdrawn.
+            await asyncio.wait(list(self._under_way.values()))
         chosen = choose_retired(request, list(self._memory.entries.values()))
         known = {entry.id for entry in chosen}
         unknown = [name for name in request.episode_ids or () if name not in known]
