@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from services.matrixd.core.playbook import Playbook
+from services.matrixd.core.playbook import Playbook, book
 from shared.journal import Journal
 from tests.service.test_matrixd_playbook import DOCS, QUERY, record
 from tests.support.matrixd import World, world
@@ -187,9 +189,12 @@ async def test_searches_have_threads_while_notes_are_worked_out(
         opened, busy = threading.Event(), threading.Semaphore(0)
 
         def wait(real: Any) -> Any:
+            calls = count()
+
             def held(*given: Any) -> Any:
-                busy.release()
-                assert opened.wait(10)
+                if next(calls) == 0:
+                    busy.release()
+                    assert opened.wait(10)
                 return real(*given)
 
             return held
@@ -205,6 +210,26 @@ async def test_searches_have_threads_while_notes_are_worked_out(
         assert found["playbook"]["activated"]
         opened.set()
         assert (await recording)["status"] == 201
+
+
+async def test_what_all_searches_need_is_worked_out_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(tmp_path) as w:
+        await w.corpus("jobs", DOCS)
+        times: list[int] = []
+        choose = book.choose_strictness
+
+        def tell(losses: Any) -> float:
+            times.append(len(losses))
+            time.sleep(0.05)  # as many notes would take
+            return choose(losses)
+
+        monkeypatch.setattr(book, "choose_strictness", tell)
+        shown = await w.ids(QUERY)
+        await record(w, (shown[1], 1))
+        await asyncio.gather(*(w.search(QUERY, use_playbook=True) for _ in range(6)))
+        assert times == [1]
 
 
 @pytest.mark.parametrize("cursor", ["²", "9" * 5000, "-1", "abc", ""])

@@ -283,6 +283,7 @@ class Memory:
         playbook = self._playbooks.get((model, len(vector)))
         if playbook is None:
             return None
+        playbook.settle()
         done = playbook.rerank(query, _to_unit(vector), cold, explain=explain)
         notes = [
             NoteUsed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
 from typing import Self
 
 import numpy as np
@@ -70,6 +71,7 @@ class Playbook:
         self._trusts = state.trusts
         self._memo = dict(memo)
         self._strictness: float | None = None
+        self._settling = Lock()
         best = state.best
         self._usual = best[int(UNUSUAL * len(best))] if best else -1.0
 
@@ -96,8 +98,9 @@ class Playbook:
         return self._route().router
 
     def settle(self) -> None:
-        """Works out what searches need of all notes together."""
-        _ = self.strictness, self.router
+        """Works out what searches need of all notes together; once, whoever asks meanwhile."""
+        with self._settling:
+            _ = self.strictness, self.router
 
     @property
     def must_learn(self) -> bool:
