@@ -97,6 +97,9 @@ class Run:
         if gone:
             await self.memory.retire([*gone, "nobody"], "why")
 
+    async def describe(self) -> Any:
+        return await self.memory.describe(list(self.memory.entries))
+
     def tell(self) -> list[Any]:
         """What it answers, to the bit, and what it holds its own notes to lose."""
         told: list[Any] = []
@@ -161,16 +164,16 @@ async def play(
                 await run.stop()
                 await run.start()
         yield "nothing else shows", run.tell(), run.expect()
-        told, described, entries = run.tell(), await run.memory.describe(), run.memory.entries
+        told, described, entries = run.tell(), await run.describe(), run.memory.entries
         await run.stop()
         await run.start()
         yield "a restart: entries", run.memory.entries, entries
         yield "a restart: answers", run.tell(), told
-        yield "a restart: notes", await run.memory.describe(), described
+        yield "a restart: notes", await run.describe(), described
         await run.memory.retire(list(run.in_force), "all")
         colds = [(cold.refs, cold.p0.tobytes()) for _, _, cold in make_world()[1]]
         yield "all retired: answers", [each[:2] for each in run.tell()], [*colds, []]
-        yield "all retired: notes", await run.memory.describe(), ({}, {})
+        yield "all retired: notes", await run.describe(), ({}, {})
     finally:
         await run.stop()
 

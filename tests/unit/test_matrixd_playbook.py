@@ -380,3 +380,11 @@ def test_all_answers_may_change_and_their_judge_is_still_believed() -> None:
         for need, vector in enumerate(asked)
     ]
     assert sum(first) >= 27
+
+
+def test_notes_are_told_of_those_asked_for(world: World, episodes: list[Episode]) -> None:
+    playbook = Playbook.build(episodes)
+    names = [episodes[5].id, episodes[2].id, "nobody"]
+    told = playbook.notes(names)
+    assert [view.id for view in told] == [episodes[2].id, episodes[5].id]
+    assert set(told) < set(playbook.notes())

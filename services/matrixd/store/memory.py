@@ -300,20 +300,24 @@ class Memory:
         }
         return Told(done.refs, done.scores, done.activated, notes, moves, dict(done.routing))
 
-    async def describe(self) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-        """What was derived of each episode in force, by id, and of each source of ratings."""
-        return await self._pool.run(lambda: (self._describe_notes(), self._describe_sources()))
+    async def describe(
+        self, names: Collection[str]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+        """What was derived of these episodes that are in force, by id, and of each source."""
+        return await self._pool.run(
+            lambda: (self._describe_notes(frozenset(names)), self._describe_sources())
+        )
 
-    def _describe_notes(self) -> dict[str, dict[str, Any]]:
+    def _describe_notes(self, names: Collection[str]) -> dict[str, dict[str, Any]]:
         notes: dict[str, dict[str, Any]] = {}
-        for playbook in self._playbooks.values():
-            for view in playbook.notes():
+        for playbook in list(self._playbooks.values()):
+            for view in playbook.notes(names):
                 notes.setdefault(view.id, _plain(view))
         return notes
 
     def _describe_sources(self) -> dict[str, dict[str, Any]]:
         sources: dict[str, dict[str, Any]] = {}
-        for playbook in self._playbooks.values():
+        for playbook in list(self._playbooks.values()):
             for name, view in playbook.sources().items():
                 sources.setdefault(name, _plain(view))
         return sources

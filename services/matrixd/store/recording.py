@@ -230,7 +230,7 @@ class Recorder:
         """
         await self._memory.prepare()
         entry = self._find(name)
-        notes, _ = await self._memory.describe()
+        notes, _ = await self._memory.describe([name])
         return entry.describe(notes.get(name))
 
     async def list(
@@ -253,8 +253,8 @@ class Recorder:
             and (run_id is None or entry.run_id == run_id)
             and (cursor is None or entry.seq < int(cursor))
         ]
-        notes, sources = await self._memory.describe()
         page = chosen[:limit]
+        notes, sources = await self._memory.describe([entry.id for entry in page])
         return EpisodeList(
             episodes=[entry.describe(notes.get(entry.id)) for entry in page],
             total=len(entries),

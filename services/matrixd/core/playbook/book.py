@@ -188,11 +188,13 @@ class Playbook:
             routing,
         )
 
-    def notes(self) -> list[NoteView]:
-        """All notes by (seq, id)."""
+    def notes(self, names: Collection[str] | None = None) -> list[NoteView]:
+        """The notes of these episodes, or all, by (seq, id)."""
         found: list[NoteView] = []
         for note in self._notes:
             episode = note.episode
+            if names is not None and episode.id not in names:
+                continue
             votes = [vote for vote, _ in note.votes.values()]
             found.append(
                 NoteView(
