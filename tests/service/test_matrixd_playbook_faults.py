@@ -119,6 +119,22 @@ async def test_retiring_all_takes_what_is_being_recorded(
         assert await list_runs(w) == []
 
 
+async def test_what_several_retire_at_once_is_retired_by_one(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        await w.corpus("jobs", DOCS)
+        for n in range(3):
+            await record(w, (f"d{n}", 1), run_id=f"r{n}")
+        post = w.matrix.post
+        told = [
+            each.json()
+            for each in await asyncio.gather(
+                *(post("/matrix/playbook/retire", json={"all": True}) for _ in range(5))
+            )
+        ]
+        assert sorted(each["retired"] for each in told) == [0, 0, 0, 0, 3]
+        assert {each["retired"] + each["already"] for each in told} == {3}
+
+
 async def test_a_model_whose_vectors_change_their_length_costs_no_episode(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         await w.corpus("jobs", DOCS)

@@ -68,6 +68,7 @@ class Recorder:
         self._pool = pool
         self._now = now
         self._under_way: dict[str, asyncio.Task[Entry]] = {}
+        self._retiring = asyncio.Lock()
 
     async def record(self, request: RecordRequest, key: str | None) -> tuple[Recorded, int]:
         """Records an episode; gives it with the status to answer.
@@ -304,9 +305,11 @@ class Recorder:
         return await self._retire(chosen, request.reason)
 
     async def _retire(self, chosen: Sequence[Entry], reason: str) -> Retired:
-        fresh = [entry.id for entry in chosen if entry.retired_at is None]
-        if fresh:
-            await self._memory.retire(fresh, reason)
+        # Of two at once the second finds that they are retired already.
+        async with self._retiring:
+            fresh = [entry.id for entry in chosen if entry.retired_at is None]
+            if fresh:
+                await self._memory.retire(fresh, reason)
         return Retired(
             retired=len(fresh),
             already=len(chosen) - len(fresh),
