@@ -300,7 +300,7 @@ def _read_options(arguments: Sequence[str] | None) -> Options:
 
 def _read_set(options: Options) -> JudgedSet:
     if options.dataset:
-        return load_set(options.dataset)
+        return load_set(options.dataset, labels=options.queries is None)
     return build_staffing_set(workers=FAST_WORKERS) if options.fast else build_staffing_set()
 
 

@@ -79,8 +79,11 @@ class JudgedSet:
         return topics
 
 
-def load_set(folder: Path) -> JudgedSet:
+def load_set(folder: Path, *, labels: bool = True) -> JudgedSet:
     """Reads a folder.
+
+    Args:
+        labels: whether it must have judged queries; else, without them, only documents are read.
 
     Raises:
         JudgedSetError: what is missing or malformed, by file and line.
@@ -91,6 +94,10 @@ def load_set(folder: Path) -> JudgedSet:
         (p for p in (folder / "qrels.tsv", folder / "qrels/test.tsv") if p.is_file()), None
     )
     missing = [n for n in ("corpus.jsonl", "queries.jsonl") if not (folder / n).is_file()]
+    if not labels and qrels is None and "corpus.jsonl" not in missing:
+        documents, blank = _read_documents(folder / "corpus.jsonl")
+        remarks = ("no judged queries: the judge is held against nothing", *_tell_blank(blank))
+        return JudgedSet(folder.resolve().name, tuple(documents), (), {}, remarks=remarks)
     if qrels is None:
         missing.append("qrels.tsv (or qrels/test.tsv)")
     if missing or qrels is None:
@@ -103,9 +110,7 @@ def load_set(folder: Path) -> JudgedSet:
     gains, strays = _read_qrels(qrels, asked, known)
     relevant = {q: {d: g for d, g in found.items() if g > RELEVANT} for q, found in gains.items()}
     relevant = {q: found for q, found in relevant.items() if found}
-    remarks = list(strays)
-    if blank:
-        remarks.insert(0, f"{blank} documents have neither title nor text: left out")
+    remarks = [*_tell_blank(blank), *strays]
     unjudged = len(asked) - len(relevant)
     if unjudged:
         remarks.append(f"{unjudged} of {len(asked)} queries have no relevant document: left out")
@@ -125,6 +130,10 @@ def load_set(folder: Path) -> JudgedSet:
         demands,
         tuple(remarks),
     )
+
+
+def _tell_blank(count: int) -> list[str]:
+    return [f"{count} documents have neither title nor text: left out"] if count else []
 
 
 _LAYOUT = (

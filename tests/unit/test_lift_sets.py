@@ -114,6 +114,20 @@ def test_what_collections_and_spreadsheets_leave_in_files_is_read(tmp_path: Path
     assert found.remarks == ("1 documents have neither title nor text: left out",)
 
 
+def test_documents_alone_are_enough_where_a_model_judges(tmp_path: Path) -> None:
+    folder = write_set(tmp_path)
+    for file in ("queries.jsonl", "qrels.tsv"):
+        (folder / file).unlink()
+    with pytest.raises(JudgedSetError, match=r"no queries.jsonl, no qrels.tsv"):
+        load_set(folder)
+    found = load_set(folder, labels=False)
+    assert [document.id for document in found.documents] == ["d1", "d2"]
+    assert found.group_topics() == {}
+    (folder / "corpus.jsonl").unlink()
+    with pytest.raises(JudgedSetError, match=r"no corpus.jsonl"):
+        load_set(folder, labels=False)
+
+
 @pytest.mark.parametrize("file", ["corpus.jsonl", "queries.jsonl", "qrels.tsv", "far.txt"])
 def test_a_file_that_is_not_utf8_is_told(tmp_path: Path, file: str) -> None:
     folder = write_set(tmp_path)
