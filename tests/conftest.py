@@ -17,9 +17,12 @@ gc.disable()
 _FLEET = Path(__file__).parent / "fleet"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Async tests run on asyncio, as the daemons do."""
+    """Async tests run on asyncio, as the daemons do.
+
+    Each has a loop of its own but where a fixture of its module is async: then they share one.
+    """
     return "asyncio"
 
 
