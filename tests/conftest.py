@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 
@@ -15,11 +16,17 @@ from tests.support.postgres import Postgres
 gc.disable()
 
 _FLEET = Path(__file__).parent / "fleet"
+# Tests that go to a worker together, by tier: many where each takes a millisecond, few where one
+# may take seconds, so that no worker is left with much to do at the end.
+_HANDFUL = {"unit": 32, "repo": 64}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """Async tests run on asyncio, as the daemons do."""
+    """Async tests run on asyncio, as the daemons do.
+
+    Each has a loop of its own but where a fixture of its module is async: then they share one.
+    """
     return "asyncio"
 
 
@@ -45,10 +52,14 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the fleet tier to one worker: its tests have processes of their own to wait for.
+    """Says which tests go to a worker together.
 
-    So with those that need the S3 server or PostgreSQL, of which one is enough.
+    The fleet tier keeps to one: its tests have processes of their own to wait for. So with those
+    that need the S3 server or PostgreSQL, of which one is enough. Others go a handful of
+    neighbours at a time: handing out thousands one by one costs the scheduler, which looks at all
+    of them each time, more than many of them take; and neighbours share their module's fixtures.
     """
+    met: Counter[Path] = Counter()
     for item in items:
         if item.get_closest_marker("xdist_group"):
             continue
@@ -60,3 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("s3"))
         elif "postgres" in item.nodeid:
             item.add_marker(pytest.mark.xdist_group("postgres"))
+        else:
+            handful = _HANDFUL.get(item.path.parent.name, 8)
+            name = f"{item.path.stem}.{met[item.path] // handful}"
+            item.add_marker(pytest.mark.xdist_group(name))
+            met[item.path] += 1

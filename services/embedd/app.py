@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import orjson
@@ -99,6 +100,7 @@ async def read_body(request: Request, model: type[M]) -> M:
         ) from None
 
 
+@cache
 def _body_of(model: type[Any]) -> dict[str, Any]:
     content = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"content": content, "required": True}}

@@ -10,8 +10,8 @@ import httpx
 from fastapi import FastAPI, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from services.ingestd.core.options import check_dataset, parse_media, parse_options
 from services.ingestd.core.prefer import Preference, check_key, parse_prefer
+from services.ingestd.core.requested import check_dataset, parse_media, parse_options
 from services.ingestd.store.figures import Figures
 from services.ingestd.store.ingest import Ingests
 from services.ingestd.store.intake import Asked, Intake

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import cache
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Header, Query, Request, Response
@@ -132,6 +133,7 @@ async def read_body(request: Request, model: type[M]) -> M:
         ) from None
 
 
+@cache
 def body_of(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """The request body for the API's document."""
     content = {"application/json": {"schema": model.model_json_schema()}}

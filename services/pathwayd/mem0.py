@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Header, Query, Request
@@ -28,12 +29,15 @@ ReadBody = Callable[[Request, Any], Awaitable[Any]]
 IdempotencyKey = Annotated[str | None, Header()]
 
 
+@cache
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The request body for the API's document."""
+    content = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"content": content, "required": True}}
+
+
 def add_mem0_routes(app: FastAPI, read_body: ReadBody, store: Callable[[], Store]) -> None:
     """Adds the routes; `store` gives what does the work once the daemon runs."""
-
-    def body_of(model: type[BaseModel]) -> dict[str, Any]:
-        content = {"application/json": {"schema": model.model_json_schema()}}
-        return {"requestBody": {"content": content, "required": True}}
 
     @app.post(MEMORIES, tags=["mem0"], openapi_extra=body_of(MemoryAdd))
     async def add_memories(

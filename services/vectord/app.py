@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Request, Response
@@ -171,6 +172,7 @@ def read_options(request: Request) -> ArrowOptions:
         ) from None
 
 
+@cache
 def describe_query(model: type[BaseModel]) -> dict[str, Any]:
     """A model's fields as query parameters, for the API's document."""
     properties = model.model_json_schema()["properties"]
@@ -182,6 +184,7 @@ def describe_query(model: type[BaseModel]) -> dict[str, Any]:
     }
 
 
+@cache
 def describe_body(model: Any, *, arrow: bool = True) -> dict[str, Any]:
     """The request body for the API's document: the model as JSON, and maybe an Arrow stream."""
     content: dict[str, Any] = {"application/json": {"schema": model.model_json_schema()}}

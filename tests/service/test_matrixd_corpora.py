@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,22 @@ async def items_in(world: World, info: dict[str, Any]) -> int:
 
     async with httpx.AsyncClient(transport=matrix, base_url="http://127.0.0.1") as client:
         return (await client.get(f"/vectors/indexes/{info['index']}")).json()["count"]
+
+
+@pytest.fixture(scope="module")
+async def still(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """Rows without a corpus, for tests whose requests are all refused."""
+    async with world(tmp_path_factory.mktemp("still")) as w:
+        w.tables.put("jobs", rows(2))
+        yield w
+
+
+@pytest.fixture(scope="module")
+async def zoo(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """A corpus, for tests whose requests are all refused."""
+    async with world(tmp_path_factory.mktemp("zoo")) as w:
+        await w.corpus("zoo", [{"id": "1", "text": "a zebra"}])
+        yield w
 
 
 async def test_a_corpus_is_built_told_of_and_deleted(tmp_path: Path) -> None:
@@ -138,18 +155,16 @@ async def test_the_same_spec_again_is_the_same_corpus_and_another_is_refused(
     ],
 )
 async def test_bad_specs_are_refused_with_what_to_do(
-    tmp_path: Path, change: dict[str, Any], status: int, says: str
+    still: World, change: dict[str, Any], status: int, says: str
 ) -> None:
-    async with world(tmp_path) as w:
-        w.tables.put("jobs", rows(2))
-        # Escaped, so that half a character can be sent.
-        body = json.dumps(spec("jobs") | change)
-        answer = await w.matrix.post(
-            "/matrix/corpora", content=body, headers={"content-type": "application/json"}
-        )
-        assert answer.status_code == status, answer.text
-        assert says in answer.text
-        assert (await w.matrix.get("/matrix/corpora")).json()["corpora"] == []
+    # Escaped, so that half a character can be sent.
+    body = json.dumps(spec("jobs") | change)
+    answer = await still.matrix.post(
+        "/matrix/corpora", content=body, headers={"content-type": "application/json"}
+    )
+    assert answer.status_code == status, answer.text
+    assert says in answer.text
+    assert (await still.matrix.get("/matrix/corpora")).json()["corpora"] == []
 
 
 async def test_a_long_build_answers_at_once_and_tells_how_far_it_is(tmp_path: Path) -> None:
@@ -381,11 +396,9 @@ async def test_a_corpus_is_tuned_for_good_and_a_search_for_itself(tmp_path: Path
     ],
 )
 async def test_a_tuning_that_makes_no_sense_is_refused(
-    tmp_path: Path, name: str, body: Any, status: int
+    zoo: World, name: str, body: Any, status: int
 ) -> None:
-    async with world(tmp_path) as w:
-        await w.corpus("zoo", [{"id": "1", "text": "a zebra"}])
-        put = await w.matrix.put(f"/matrix/corpora/{name}/tuning", json=body)
-        assert put.status_code == status, put.text
-        shown = (await w.matrix.get("/matrix/corpora/zoo")).json()["tuning"]
-        assert shown == {"lexical": None, "candidates": None}
+    put = await zoo.matrix.put(f"/matrix/corpora/{name}/tuning", json=body)
+    assert put.status_code == status, put.text
+    shown = (await zoo.matrix.get("/matrix/corpora/zoo")).json()["tuning"]
+    assert shown == {"lexical": None, "candidates": None}

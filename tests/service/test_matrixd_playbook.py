@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,14 @@ DOCS = [
     for n in range(70)
 ]
 QUERY = "someone for packing at the depot"
+
+
+@pytest.fixture(scope="module")
+async def still(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """For tests whose requests are all refused."""
+    async with world(tmp_path_factory.mktemp("still")) as w:
+        await w.corpus("jobs", DOCS)
+        yield w
 
 
 async def record(w: World, *ratings: tuple[str, int], **more: Any) -> dict[str, Any]:
@@ -206,15 +215,13 @@ async def test_episodes_are_listed_in_pages_and_exported(tmp_path: Path) -> None
     ],
 )
 async def test_episodes_that_cannot_be_are_refused_and_leave_nothing(
-    tmp_path: Path, change: dict[str, Any], status: int, says: str
+    still: World, change: dict[str, Any], status: int, says: str
 ) -> None:
-    async with world(tmp_path) as w:
-        await w.corpus("jobs", DOCS)
-        body = {"query": QUERY, "ratings": [{"corpus": "jobs", "id": "d1", "rating": 1}]}
-        answer = await w.matrix.post("/matrix/playbook", json=body | change)
-        assert answer.status_code == status, answer.text
-        assert says in answer.text
-        assert (await w.matrix.get("/matrix/playbook")).json()["total"] == 0
+    body = {"query": QUERY, "ratings": [{"corpus": "jobs", "id": "d1", "rating": 1}]}
+    answer = await still.matrix.post("/matrix/playbook", json=body | change)
+    assert answer.status_code == status, answer.text
+    assert says in answer.text
+    assert (await still.matrix.get("/matrix/playbook")).json()["total"] == 0
 
 
 async def test_nothing_is_recorded_while_its_corpus_cannot_be_reached(tmp_path: Path) -> None:

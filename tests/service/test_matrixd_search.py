@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,14 @@ POLICIES = [
 async def fill(w: World) -> None:
     await w.corpus("nurses", NURSES, metadata=["state"])
     await w.corpus("policies", POLICIES, metadata=["state"])
+
+
+@pytest.fixture(scope="module")
+async def still(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """For tests that only look, or are refused."""
+    async with world(tmp_path_factory.mktemp("still")) as w:
+        await w.corpus("nurses", NURSES)
+        yield w
 
 
 async def test_corpora_are_searched_as_one(tmp_path: Path) -> None:
@@ -138,12 +147,10 @@ async def test_nothing_left_to_search_is_an_error_with_its_reason(tmp_path: Path
         [],
     ],
 )
-async def test_searches_that_make_no_sense_are_400(tmp_path: Path, body: Any) -> None:
-    async with world(tmp_path) as w:
-        await w.corpus("nurses", NURSES)
-        answer = await w.matrix.post("/matrix/search", json=body)
-        assert answer.status_code == 400, answer.text
-        assert answer.json()["error"]["service"] == "matrixd"
+async def test_searches_that_make_no_sense_are_400(still: World, body: Any) -> None:
+    answer = await still.matrix.post("/matrix/search", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["service"] == "matrixd"
 
 
 @pytest.mark.parametrize(
@@ -172,10 +179,8 @@ async def test_half_characters_and_impossible_names_are_400(
 
 
 @pytest.mark.parametrize("query", ["\u0000 nul", '"(* AND {', "漢字 пример", "a" * 5000, "?!"])
-async def test_any_words_are_a_query(tmp_path: Path, query: str) -> None:
-    async with world(tmp_path) as w:
-        await w.corpus("nurses", NURSES)
-        assert len(await w.ids(query)) == 4
+async def test_any_words_are_a_query(still: World, query: str) -> None:
+    assert len(await still.ids(query)) == 4
 
 
 async def test_relevance_splits_candidates_with_a_reason_each(tmp_path: Path) -> None:
@@ -215,9 +220,8 @@ async def test_relevance_splits_candidates_with_a_reason_each(tmp_path: Path) ->
         {"query": "x", "candidates": [{"id": str(n), "text": "t"} for n in range(1001)]},
     ],
 )
-async def test_relevance_refuses_what_it_cannot_judge(tmp_path: Path, body: Any) -> None:
-    async with world(tmp_path) as w:
-        assert (await w.matrix.post("/matrix/relevance", json=body)).status_code == 400
+async def test_relevance_refuses_what_it_cannot_judge(still: World, body: Any) -> None:
+    assert (await still.matrix.post("/matrix/relevance", json=body)).status_code == 400
 
 
 async def test_downgrade_over_http(tmp_path: Path) -> None:

@@ -24,6 +24,13 @@ async def w(tmp_path: Path) -> AsyncGenerator[World]:
         yield made
 
 
+@pytest.fixture(scope="module")
+async def still(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """The same for tests whose requests are all refused."""
+    async with world(config_of(tmp_path_factory.mktemp("still"))) as made:
+        yield made
+
+
 async def remember(w: World, text: str, **more: Any) -> str:
     body = {"messages": [{"role": "user", "content": text}], "infer": False, **more}
     body.setdefault("user_id", "alice")
@@ -139,8 +146,8 @@ async def test_filters_look_into_metadata(w: World) -> None:
         ({"query": "x", "user_id": "a", "filters": {"user_id": "b"}}, "user_id"),
     ],
 )
-async def test_a_bad_search_is_400(w: World, body: dict[str, Any], says: str) -> None:
-    assert says in (await w.post("/mem0/search", body, 400))["error"]["message"]
+async def test_a_bad_search_is_400(still: World, body: dict[str, Any], says: str) -> None:
+    assert says in (await still.post("/mem0/search", body, 400))["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -157,8 +164,10 @@ async def test_a_bad_search_is_400(w: World, body: dict[str, Any], says: str) ->
         ({"messages": "x", "infer": True}, 400, "user_id"),
     ],
 )
-async def test_a_bad_add_is_refused(w: World, body: dict[str, Any], status: int, says: str) -> None:
-    assert says in (await w.post(MEMORIES, body, status))["error"]["message"]
+async def test_a_bad_add_is_refused(
+    still: World, body: dict[str, Any], status: int, says: str
+) -> None:
+    assert says in (await still.post(MEMORIES, body, status))["error"]["message"]
 
 
 async def test_a_memory_is_changed_and_its_history_told(w: World) -> None:

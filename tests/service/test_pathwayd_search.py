@@ -30,11 +30,23 @@ STORIES: list[tuple[dict[str, Any], list[str]]] = [
 ]
 
 
+async def tell_stories(w: World) -> None:
+    for n, (content, tags) in enumerate(STORIES):
+        await w.add(content, id=f"s{n}", tags=tags)
+
+
 @pytest.fixture
 async def w(tmp_path: Path) -> AsyncGenerator[World]:
     async with world(config_of(tmp_path)) as made:
-        for n, (content, tags) in enumerate(STORIES):
-            await made.add(content, id=f"s{n}", tags=tags)
+        await tell_stories(made)
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def still(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """The same for tests that only look."""
+    async with world(config_of(tmp_path_factory.mktemp("still"))) as made:
+        await tell_stories(made)
         yield made
 
 
@@ -109,9 +121,9 @@ async def test_scores_are_explained_to_the_digit(w: World) -> None:
         ({}, ["s0", "s1", "s2", "s3", "s4"]),
     ],
 )
-async def test_filters_are_exact(w: World, given: dict[str, Any], ids: list[str]) -> None:
+async def test_filters_are_exact(still: World, given: dict[str, Any], ids: list[str]) -> None:
     for more in ({}, {"query": "in"}, {"query": "Oslo nurse driver cook", "mode": "semantic"}):
-        answer = await w.search(filter=given, **more)
+        answer = await still.search(filter=given, **more)
         assert answer["matched"] == len(ids)
         found = [hit["id"] for hit in answer["hits"]]
         if more == {}:
@@ -145,9 +157,9 @@ async def test_filters_are_exact(w: World, given: dict[str, Any], ids: list[str]
     ],
 )
 async def test_a_bad_search_is_told_what_is_wrong(
-    w: World, body: dict[str, Any], says: str
+    still: World, body: dict[str, Any], says: str
 ) -> None:
-    assert says in (await w.post("/pathway/search", body, 400))["error"]["message"]
+    assert says in (await still.post("/pathway/search", body, 400))["error"]["message"]
 
 
 async def test_deep_filters_are_refused(w: World) -> None:

@@ -25,6 +25,13 @@ async def w(tmp_path: Path) -> AsyncGenerator[World]:
         yield made
 
 
+@pytest.fixture(scope="module")
+async def still(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """The same for tests whose requests are all refused."""
+    async with world(config_of(tmp_path_factory.mktemp("still"))) as made:
+        yield made
+
+
 async def test_is_alive_and_ready(w: World) -> None:
     assert (await w.get("/health"))["service"] == "pathwayd"
     assert (await w.get("/ready"))["checks"] == {"traces": "ok", "journal": "ok", "embedd": "ok"}
@@ -336,13 +343,13 @@ async def test_a_batch_is_checked_whole_and_answers_in_order(w: World) -> None:
     ],
 )
 async def test_what_cannot_be_kept_is_refused(
-    w: World, body: bytes, status: int, says: str
+    still: World, body: bytes, status: int, says: str
 ) -> None:
-    answer = await w.client.post(TRACES, content=body)
+    answer = await still.client.post(TRACES, content=body)
     assert answer.status_code == status, answer.text
     assert says in answer.json()["error"]["message"]
     assert json.loads(answer.content)["error"]["service"] == "pathwayd"
-    assert (await w.get("/pathway/stats"))["live"] == 0
+    assert (await still.get("/pathway/stats"))["live"] == 0
 
 
 async def test_a_method_that_is_not_taken_is_told_all_that_are(w: World) -> None:

@@ -6,7 +6,7 @@ import base64
 import gzip
 import hashlib
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,23 @@ Place = LocalPlace | BucketPlace
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Where objects lie: the routes are to show no difference."""
+    return make_place(request, tmp_path)
+
+
+def make_place(request: pytest.FixtureRequest, folder: Path) -> Place:
     if request.param == "local":
-        return LocalPlace(tmp_path)
-    return BucketPlace(tmp_path, request.getfixturevalue("seaweed"))
+        return LocalPlace(folder)
+    return BucketPlace(folder, request.getfixturevalue("seaweed"))
+
+
+@pytest.fixture(scope="module", params=["local", "s3"])
+async def still(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[tuple[Place, httpx.AsyncClient]]:
+    """A place and a client of its storaged, for tests whose requests are all refused."""
+    place = make_place(request, tmp_path_factory.mktemp("still"))
+    async with storaged(place) as client:
+        yield place, client
 
 
 def storaged(place: Place, **keys: Any) -> AbstractAsyncContextManager[httpx.AsyncClient]:
@@ -308,11 +322,13 @@ async def test_delete(place: Place) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["PUT", "GET", "DELETE"])
-async def test_bad_keys(place: Place, method: str, path: str, reason: str) -> None:
-    async with storaged(place) as client:
-        error = assert_error(await raw_request(client, method, OBJECTS + path), 400, "invalid")
-        assert reason in error["message"]
-        assert_nothing_left(place)
+async def test_bad_keys(
+    still: tuple[Place, httpx.AsyncClient], method: str, path: str, reason: str
+) -> None:
+    place, client = still
+    error = assert_error(await raw_request(client, method, OBJECTS + path), 400, "invalid")
+    assert reason in error["message"]
+    assert_nothing_left(place)
 
 
 @pytest.mark.parametrize(
@@ -406,9 +422,9 @@ async def all_pages(client: httpx.AsyncClient, **params: Any) -> list[dict[str, 
         {"prefix": "p" * 1025},
     ],
 )
-async def test_bad_listings(place: Place, params: dict[str, str]) -> None:
-    async with storaged(place) as client:
-        assert_error(await client.get(OBJECTS, params=params), 400, "invalid")
+async def test_bad_listings(still: tuple[Place, httpx.AsyncClient], params: dict[str, str]) -> None:
+    _, client = still
+    assert_error(await client.get(OBJECTS, params=params), 400, "invalid")
 
 
 @pytest.mark.parametrize("prefix", ["../", "/", "a//", "a/../", "\x00", "~", "x" * 600 + "/"])

@@ -79,7 +79,8 @@ class World:
         self.config = config
         self.tables = tables
         self.peers = peers
-        self.matrix: httpx.AsyncClient = httpx.AsyncClient()
+        # From `start` on; a client with no transport would read the system's certificates.
+        self.matrix: httpx.AsyncClient
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:

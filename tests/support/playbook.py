@@ -28,6 +28,7 @@ class World:
         self.centres = [self.unit(self.dice.normal(size=DIM)) for _ in range(needs)]
         vectors = [self.near(self.centres[n % needs], 0.8) for n in range(documents)]
         self.documents = {f"d{n:04d}": vector for n, vector in enumerate(vectors)}
+        self._matrix = np.stack(list(self.documents.values())).astype(np.float64)
         # Mostly the nearest document of each need answers it, often one of the next.
         self.answers = [
             self.search(centre).refs[PLACES[n % len(PLACES)]][1]
@@ -48,7 +49,7 @@ class World:
 
     def search(self, vector: Vector) -> ColdList:
         ids = tuple(self.documents)
-        cosine = np.stack(list(self.documents.values())).astype(np.float64) @ vector
+        cosine = self._matrix @ vector
         found = Candidates("c", ids, cosine, np.zeros(len(ids)))
         return rank_cold([(found, Calibration.default())]).head(100)
 

@@ -33,14 +33,8 @@ from services.ingestd.core.ladder import (
     profile_values,
     spelling_of,
 )
-from services.ingestd.core.options import (
-    Media,
-    Options,
-    check_dataset,
-    make_ingest_id,
-    parse_media,
-    parse_options,
-)
+from services.ingestd.core.options import Options, make_ingest_id
+from services.ingestd.core.requested import Media, check_dataset, parse_media, parse_options
 from shared.errors import Conflict, Invalid, LakehouseError, UnsupportedMediaType
 from shared.wire.ingestd import IngestQuery
 

@@ -9,9 +9,10 @@ import pytest
 
 from services.ingestd.core.job import Limits
 from services.ingestd.core.merging import Merge, footer_length, group_by_size, join_ranges
-from services.ingestd.core.options import Options, make_ingest_id, options_from, parse_key
+from services.ingestd.core.options import Options, make_ingest_id, options_from
 from services.ingestd.core.prefer import Preference, check_key, parse_prefer
 from services.ingestd.core.progress import Track
+from services.ingestd.core.requested import parse_key
 from shared.errors import Invalid
 
 

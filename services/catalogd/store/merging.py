@@ -23,7 +23,6 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # Arrow's own allocator sets a GiB aside at its first use, which the limit counts.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "PYTHONDONTWRITEBYTECODE": "1",
 }
 
 

@@ -32,7 +32,7 @@ from services.gateway.console.pages import (
 from services.gateway.console.routes import Page
 from services.gateway.console.store.clients import Clients
 from services.gateway.console.store.fleet import FleetWatch
-from services.gateway.console.store.rendering import make_environment
+from services.gateway.console.store.rendering import load_environment
 from services.gateway.console.store.static import read_static
 from shared import context
 from shared.config import Config
@@ -84,7 +84,7 @@ class Console:
             door=door,
             clients=Clients(config, transports),
             fleet=FleetWatch(config, figures, door.began, transports),
-            environment=make_environment(static),
+            environment=load_environment(),
             static=static,
             pool=pool,
         )

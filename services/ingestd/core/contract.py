@@ -15,12 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from services.ingestd.core.checks import Target, decimal_of, normalise_type
-from services.ingestd.core.options import Contract, Mode
 from services.ingestd.core.shapes import MAX_PRECISION
 from shared.errors import Conflict
+
+if TYPE_CHECKING:
+    from shared.wire.ingestd import Contract, Mode
 
 # How many columns a refusal describes at most.
 _SHOWN = 200

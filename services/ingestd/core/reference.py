@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from services.ingestd.core.options import REFERENCE, UPLOADS
+from services.ingestd.core.requested import REFERENCE, UPLOADS
 from shared.errors import Invalid
 
 _FORMS = frozenset({"object", "objects", "prefix"})

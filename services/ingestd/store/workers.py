@@ -37,7 +37,6 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     # Arrow's own allocator sets a GiB aside at its first use, which the worker's limit counts.
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "PYTHONDONTWRITEBYTECODE": "1",
 }
 # Longest line of a worker's answer: thousands of column names. Bytes.
 _LINE = 64 * 1024 * 1024

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from services.ingestd.core.checks import (
     Target,
@@ -22,10 +23,12 @@ from services.ingestd.core.ladder import (
     profile_values,
 )
 from services.ingestd.core.nested import is_nested
-from services.ingestd.core.options import Contract
 from services.ingestd.core.sources import ColumnSource, warn_of_kinds
 from services.ingestd.worker.duck import Rows, Session, column, raise_misfit, select_list
 from services.ingestd.worker.sidecar import Entry
+
+if TYPE_CHECKING:
+    from shared.wire.ingestd import Contract
 
 # Columns profiled in one pass: each takes more than a dozen aggregates.
 _AT_ONCE = 100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -10,13 +10,15 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from services.gateway.console.core import plots, wording
-from services.gateway.console.store.static import StaticFile
+from services.gateway.console.store.static import read_static
 
 TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 
 
-def make_environment(static: Mapping[str, StaticFile]) -> Environment:
-    """The templates with their filters."""
+@cache
+def load_environment() -> Environment:
+    """The templates with their filters; compiled once in a process."""
+    static = read_static()
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class StaticFile:
     version: str
 
 
+@cache
 def read_static() -> dict[str, StaticFile]:
     """All static files by name."""
     packaged = resources.files("js_lib_htmx").joinpath("static/htmx/htmx.min.js").read_bytes()
