@@ -237,6 +237,27 @@ def test_run_after_run_what_was_blamed_makes_way_until_the_answer_is_found(world
     assert answer not in ask(world, found[False], vector, "need 6").refs[:10]
 
 
+def test_what_a_need_costs_is_not_what_its_own_notes_cost(world: World) -> None:
+    """Nor those that praise nothing, whom only grouping knows for its own."""
+    notes = [world.episode(n % 5, n) for n in range(30)]
+    blind: list[Episode] = []
+    for number in range(10):
+        asked = world.ask(number % 5)
+        cold = world.search(asked)
+        wrong = tuple(Rating(*ref, -1) for ref in cold.refs[:10])
+        blind.append(
+            Episode(f"b{number}", 50 + number, f"need {number % 5}", asked, cold, wrong, "judge")
+        )
+    playbook = Playbook.build([*notes, *blind])
+    asked = playbook._notes[3]
+    praising = {at for at in range(30) if at % 5 == 3}
+    assert playbook._find_kin(asked, praising) == praising | {33, 38}
+    # Without notes that grouping adds, nothing has to be grouped.
+    assert Playbook.build(notes)._find_kin(asked, praising) <= praising
+    losses = [float(each[0]) for each, _ in playbook._measure_sample()]
+    assert losses == [0.0] * 30
+
+
 def test_only_the_same_words_are_the_same_query_for_certain(world: World) -> None:
     """However near: "complete" and "incomplete" are nearer than many a paraphrase."""
     vector = world.ask(6)

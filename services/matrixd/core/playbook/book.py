@@ -15,7 +15,7 @@ from services.matrixd.core.playbook.episodes import Episode, Vector
 from services.matrixd.core.playbook.fusion import mix_scores, order_scores
 from services.matrixd.core.playbook.identity import Near, consider, make_question
 from services.matrixd.core.playbook.nearest import LEAST_COSINE, Index
-from services.matrixd.core.playbook.needs import COMMON
+from services.matrixd.core.playbook.needs import ALIKE, COMMON, join_groups
 from services.matrixd.core.playbook.notes import (
     Note,
     make_note,
@@ -277,7 +277,8 @@ class Playbook:
         for ref in believed:
             for at in believers[ref]:
                 times[at] = times.get(at, 0) + 1
-        own = [at for at, common in times.items() if self._is_same(at, common, len(believed))]
+        own = {at for at, common in times.items() if self._is_same(at, common, len(believed))}
+        own |= self._find_kin(note, own)
         places, cosines = self._index.nearest(note.episode.vector, without=own, below=TWIN)
         near = self._gather(places, cosines)
         reach = float(cosines[-1]) if len(places) == self._index.most else LEAST_COSINE
@@ -285,6 +286,16 @@ class Playbook:
         considered = consider(question, near, EVERYTHING_IS_USUAL)
         losses = measure_losses(note, believed, considered, _mean_clarity(near))
         return _Masked(note.profile.vector, reach, losses)
+
+    def _find_kin(self, note: Note, own: set[int]) -> set[int]:
+        # Notes of the same need whose lists did not hold its answer: no other need's either.
+        places, cosines = self._index.nearest(note.episode.vector)
+        alike = [at for at, cosine in zip(places, cosines, strict=True) if cosine >= ALIKE]
+        if own.issuperset(alike):
+            return set()
+        near = self._gather(places, cosines)
+        mine = {number for number, at in enumerate(places) if at in own}
+        return {places[number] for number in join_groups(near.notes, near.trusts, mine)}
 
 
 class _Masked:

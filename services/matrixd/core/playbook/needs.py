@@ -9,7 +9,7 @@ nothing depends on notes far away, and a retired one leaves no trace.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +78,13 @@ def group_notes(
     for component in _components((shared > 0) & (between >= ALIKE), count):
         groups.extend(_link(component, shared, between))
     return sorted(groups)
+
+
+def join_groups(notes: Sequence[Note], trusts: Sequence[Trust], own: Set[int]) -> set[int]:
+    """Places of `own` notes, and of those that are of one need with any of them."""
+    stack = np.stack([note.profile.vector for note in notes])
+    groups = group_notes(notes, trusts, stack @ stack.T)
+    return {at for group in groups if not own.isdisjoint(group) for at in group}
 
 
 def weigh_pairs(notes: Sequence[Note], trusts: Sequence[Trust], between: Floats) -> Floats:

@@ -19,16 +19,16 @@ from services.matrixd.core.playbook.notes import Note
 
 GRID = np.arange(0.25, 3.51, 0.25)
 # Notes that are asked for again.
-SAMPLE = 200
+SAMPLE = 300
 # Mean nDCG@10 that an unseen query may lose.
 BEARABLE = 0.004
 # What is expected before notes tell: the loss halves with each step of ln 2 / DECAY. It counts
 # as much as so many notes, because what few notes tell is mostly chance.
 EXPECTED = 0.008
 DECAY = 0.7
-EXPECTED_NOTES = 200
+EXPECTED_NOTES = 400
 # Power of a source's clarity by which its notes count.
-CARELESS = 8
+CARELESS = 6
 DEPTH = 10
 
 
