@@ -70,7 +70,8 @@ def group_notes(
     agreed = (common > 0) & (common >= least)
     likely = weigh_pairs(notes, trusts, between) >= LIKELY
     # Nearness alone would not do: what differs in one word may be nearer than what differs in none.
-    wordings = np.array([note.wording for note in notes])
+    numbers: dict[str, int] = {}
+    wordings = np.array([numbers.setdefault(note.wording, len(numbers)) for note in notes])
     same = wordings[:, None] == wordings
     shared = (same | agreed | likely).astype(np.float64)
     np.fill_diagonal(shared, 0.0)
