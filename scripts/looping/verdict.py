@@ -59,10 +59,19 @@ def _check_flat(after: Sequence[Round]) -> Check:
 
 
 def _check_unseen(after: Sequence[Round]) -> Check:
-    low = min(one.compare("unseen").low for one in after)
-    passed = low >= UNSEEN_LOW
-    missed = "" if passed else f"{UNSEEN_LOW - low:.4f}"
-    return Check("held-out topics unharmed", f"low >= {UNSEEN_LOW}", f"{low:+.4f}", passed, missed)
+    found = [one.compare("unseen") for one in after]
+    low = min(one.low for one in found)
+    topics = min(one.topics for one in found)
+    worst, told, note = low, "low", ""
+    if topics < ENOUGH_TOPICS:
+        # One topic among so few moves the bound by more than that, as in playbook_lift.
+        worst, told = min(one.delta for one in found), "mean"
+        note = f"{topics} topics are too few for the bound ({low:+.4f})"
+    passed = worst >= UNSEEN_LOW
+    missed = "" if passed else f"{UNSEEN_LOW - worst:.4f}"
+    return Check(
+        "held-out topics unharmed", f"{told} >= {UNSEEN_LOW}", f"{worst:+.4f}", passed, missed, note
+    )
 
 
 def _check_held_out(after: Sequence[Round]) -> Check:
